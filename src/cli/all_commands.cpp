@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+// Every command, in the order in which --help lists them.
+
+#include <mlx/version.h>
+
+#include "cli/commands.h"
+
+namespace qwen3_mlx::cli {
+
+void add_commands(CLI::App& app, Exit& exit) {
+  add_tokenize(app, exit);
+  add_template(app, exit);
+  add_completion(app, exit);
+}
+
+std::string backend_version() {
+  return std::string(" (MLX ") + mlx::core::version() + ")";
+}
+
+} // namespace qwen3_mlx::cli
