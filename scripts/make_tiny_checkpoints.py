@@ -20,7 +20,7 @@ GOLDENS = Path(__file__).resolve().parent.parent / "tests" / "goldens" / "parity
 
 
 def describe(name: str, config: dict, seed: int) -> dict:
-    return {
+    case = {
         "name": name,
         "seed": seed,
         "config": config,
@@ -30,6 +30,7 @@ def describe(name: str, config: dict, seed: int) -> dict:
             "prompt", seed, tiny_cases.PROMPT_LENGTH, config["vocab_size"]
         ),
     }
+    return case | {"checksum": tiny_weights.checksum(case)}
 
 
 def case_text(case: dict) -> str:

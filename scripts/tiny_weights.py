@@ -54,6 +54,17 @@ def fill(tensor: dict, seed: int) -> np.ndarray:
     return (center + scale * u).astype(np.float32).reshape(tensor["shape"])
 
 
+def checksum(case: dict) -> str:
+    """The sum of every weight's bits, each times the next odd number, mod 2^64:
+    shows that another language's generator makes the same weights."""
+    bits = np.concatenate(
+        [fill(t, case["seed"]).view(np.uint32).ravel() for t in case["tensors"]]
+    ).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        odd = 2 * np.arange(bits.size, dtype=np.uint64) + np.uint64(1)
+        return f"{int((bits * odd).sum(dtype=np.uint64)):016x}"
+
+
 def random_ids(name: str, seed: int, count: int, vocab_size: int) -> list[int]:
     return [int(w % np.uint64(vocab_size)) for w in random_words(name, seed, count)]
 
