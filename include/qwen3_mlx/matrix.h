@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// A weight matrix as a checkpoint holds it: plain, or packed in one of MLX's
+// quantized formats.
+#pragma once
+
+#include <optional>
+
+#include "mlx/array.h"
+
+namespace qwen3_mlx {
+namespace mx = mlx::core;
+
+/// MLX's quantization modes (mx::quantize); `none` is a plain float matrix.
+enum class QuantMode { none, affine, mxfp4, mxfp8, nvfp4 };
+
+/// MLX's name of the mode, "none" for a plain matrix.
+const char* to_string(QuantMode mode);
+
+/// How the elements of a matrix are packed along its input dimension.
+struct QuantFormat {
+  QuantMode mode = QuantMode::none;
+  int bits = 0;       ///< 2, 3, 4, 5, 6 or 8; 0 for a plain matrix.
+  int group_size = 0; ///< Elements that share a scale; 0 for a plain matrix.
+
+  bool operator==(const QuantFormat&) const = default;
+  bool is_quantized() const {
+    return mode != QuantMode::none;
+  }
+};
+
+/// A matrix [..., out, in]. Copies share the arrays.
+///
+/// Plain: `weight` is [..., out, in] in a float type. Packed: `weight` is
+/// uint32 [..., out, in * bits / 32], `scales` is [..., out, in / group_size]
+/// and `biases`, in mode affine only, is like `scales`: an element is
+/// scale * q + bias.
+struct Matrix {
+  mx::array weight;
+  std::optional<mx::array> scales;
+  std::optional<mx::array> biases;
+  QuantFormat format;
+
+  /// Rows, the size of the output.
+  int out_dim() const {
+    return weight.shape(-2);
+  }
+  /// Columns, the size of the input.
+  int in_dim() const {
+    const int packed = weight.shape(-1);
+    return format.is_quantized() ? packed * 32 / format.bits : packed;
+  }
+};
+
+} // namespace qwen3_mlx
