@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Runs mlx-lm and this program on the same quantized checkpoints and compares
+their tokens and log-probabilities, on the CPU in float32.
+
+    parity_mlx_lm.py [--program build/release/bin/qwen3-mlx] [--only TEXT] [-v]
+
+Every affine width (2, 3, 4, 5, 6, 8 bits) in groups of 32, 64 and 128, mxfp4,
+mxfp8, nvfp4, plain weights, per-module overrides, modules left plain, both
+namings of modules, and stacked experts. The checkpoints are tiny and random,
+written by mlx-lm's own quantizer. Needs mlx, mlx-lm and numpy.
+"""
+
+import argparse
+import copy
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm import utils
+from mlx_lm.models import cache as mlx_lm_cache
+
+import tiny_cases
+import tiny_weights
+
+TOLERANCE = 1e-4  # of a log-probability
+NUM_TOKENS = 24
+NUM_TOP = 5
+PROMPT_LENGTH = 12
+MIN_MARGIN = 2e-3  # greedy choices closer than that say nothing
+MAX_SEEDS = 60
+
+# 128 wide, so that every group size fits every matrix.
+SIZES = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "head_dim": 32,
+    "rope_scaling": None,
+}
+MOE_SIZES = SIZES | {
+    "moe_intermediate_size": 128,
+    "num_experts": 4,
+}
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    config: dict
+    # What mlx_lm.utils.quantize_model is asked for; None leaves plain weights.
+    quantization: dict | None
+    # As mlx-lm's quant_predicate: path -> True, False or {bits, group_size, ..}.
+    predicate: Callable[[str], bool | dict] | None = None
+    # Edits the config this program reads; mlx-lm keeps its own.
+    rewrite: Callable[[dict], None] | None = None
+
+
+def affine(bits: int, group_size: int) -> dict:
+    return {"mode": "affine", "bits": bits, "group_size": group_size}
+
+
+def rename_modules(config: dict, rename: Callable[[str], str]):
+    """Renames the per-module entries of "quantization"."""
+    for key in ("quantization", "quantization_config"):
+        section = config.get(key)
+        if section:
+            config[key] = {
+                rename(k) if isinstance(v, (dict, bool)) else k: v
+                for k, v in section.items()
+            }
+
+
+def drop_key(config: dict, name: str):
+    for key in ("quantization", "quantization_config"):
+        config.get(key, {}).pop(name, None)
+
+
+def mixed(path: str) -> bool | dict:
+    """Every kind of override in one model."""
+    if "lm_head" in path or path.endswith("layers.1.self_attn.k_proj"):
+        return False
+    if path.endswith("v_proj"):
+        return {"bits": 8, "group_size": 32}
+    if path.endswith("down_proj"):
+        return {"bits": 6, "group_size": 64}
+    if path.endswith("layers.0.mlp.up_proj"):
+        return {"bits": 4, "group_size": 32, "mode": "mxfp4"}
+    if "embed_tokens" in path:
+        return {"bits": 8, "group_size": 128}
+    return True
+
+
+def cases() -> list[Case]:
+    qwen3 = tiny_cases.dense("qwen3", **SIZES)
+    tied = tiny_cases.edit(qwen3, {"tie_word_embeddings": True})
+    qwen2 = tiny_cases.dense("qwen2", **(SIZES | {"head_dim": None}))
+    llama = tiny_cases.dense("llama", **SIZES)
+    qwen3_moe = tiny_cases.moe("qwen3_moe", **MOE_SIZES)
+    qwen2_moe = tiny_cases.moe("qwen2_moe", **(MOE_SIZES | {"head_dim": None}))
+    qwen2_moe |= {"shared_expert_intermediate_size": 256}
+
+    result = [Case("plain", qwen3, None)]
+    for bits in (2, 3, 4, 5, 6, 8):
+        for group_size in (32, 64, 128):
+            result.append(
+                Case(f"affine-{bits}-g{group_size}", qwen3, affine(bits, group_size))
+            )
+    for mode, bits, group_size in (
+        ("mxfp4", 4, 32),
+        ("mxfp8", 8, 32),
+        ("nvfp4", 4, 16),
+    ):
+        asked = {"mode": mode, "bits": bits, "group_size": group_size}
+        result.append(Case(mode, qwen3, asked))
+        result.append(Case(f"{mode}-tied", tied, asked))
+        result.append(Case(f"{mode}-qwen3_moe", qwen3_moe, asked))
+    result += [
+        Case("affine-4-tied", tied, affine(4, 64)),
+        Case("affine-4-qwen2-bias", qwen2, affine(4, 64)),
+        Case("affine-4-llama", llama, affine(4, 32)),
+        Case(
+            "affine-no-mode",
+            qwen3,
+            affine(4, 64),
+            rewrite=lambda config: drop_key(config, "mode"),
+        ),
+        Case("plain-qwen3_moe", qwen3_moe, None),
+        Case("affine-4-qwen3_moe", qwen3_moe, affine(4, 64)),
+        Case("affine-3-qwen3_moe", qwen3_moe, affine(3, 32)),
+        Case("affine-8-qwen2_moe", qwen2_moe, affine(8, 64)),
+        Case("mixed", qwen3, affine(4, 64), mixed),
+        Case("mixed-qwen3_moe", qwen3_moe, affine(4, 64), mixed),
+        Case(
+            "mixed-other-naming",
+            qwen3,
+            affine(4, 64),
+            mixed,
+            rewrite=lambda config: rename_modules(
+                config, lambda path: path.replace("model.", "model.language_model.", 1)
+            ),
+        ),
+        Case(
+            "mixed-third-naming",
+            qwen3,
+            affine(4, 64),
+            mixed,
+            rewrite=lambda config: rename_modules(
+                config, lambda path: "language_model." + path
+            ),
+        ),
+    ]
+    return result
+
+
+def describe(case: Case, seed: int) -> dict:
+    """A case of tiny_weights.write_checkpoint."""
+    return {
+        "seed": seed,
+        "config": case.config,
+        "num_shards": 1,
+        "tensors": tiny_cases.tensors(case.config),
+    }
+
+
+def write_quantized(case: Case, seed: int, folder: Path):
+    """The checkpoint as mlx-lm writes it."""
+    plain = folder / "plain"
+    tiny_weights.write_checkpoint(describe(case, seed), plain)
+    model, config = utils.load_model(plain)
+    if case.quantization is not None:
+        predicate = None
+        left_plain = []
+        if case.predicate is not None:
+
+            def predicate(path, module):
+                answer = case.predicate(path)
+                if answer is False and hasattr(module, "to_quantized"):
+                    left_plain.append(path)
+                return answer
+
+        model, config = utils.quantize_model(
+            model, config, quant_predicate=predicate, **case.quantization
+        )
+        # As converters that list every module do.
+        config["quantization"].update({path: False for path in left_plain})
+    utils.save_model(folder / "mlx", model)
+    utils.save_config(copy.deepcopy(config), folder / "mlx" / "config.json")
+
+
+def run_mlx_lm(folder: Path, prompt_ids: list[int]):
+    """Greedy ids, the log-probabilities [n, V] they came from, the least
+    margin."""
+    model, _ = utils.load_model(folder)
+    cache = mlx_lm_cache.make_prompt_cache(model)
+    step, ids, rows, margin = mx.array([prompt_ids]), [], [], float("inf")
+    for _ in range(NUM_TOKENS):
+        logits = model(step, cache=cache)[0, -1].astype(mx.float32)
+        row = np.array(logits - mx.logsumexp(logits))
+        second, first = np.sort(row)[-2:]
+        margin = min(margin, float(first - second))
+        rows.append(row)
+        ids.append(int(row.argmax()))
+        step = mx.array([[ids[-1]]])
+    return ids, rows, margin
+
+
+def run_program(program: Path, folder: Path, prompt_ids: list[int], kernels: str):
+    command = [
+        str(program),
+        "generate",
+        "--model",
+        str(folder),
+        "--prompt-ids",
+        ",".join(map(str, prompt_ids)),
+        "--max-tokens",
+        str(NUM_TOKENS),
+        "--temp",
+        "0",
+        "--top-logprobs",
+        str(NUM_TOP),
+        "--json",
+        "--device",
+        "cpu",
+        "--kernels",
+        kernels,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"exit status {done.returncode}: {done.stderr.strip()}")
+    return json.loads(done.stdout)
+
+
+def worst_error(output: dict, rows: list[np.ndarray]) -> float:
+    worst = 0.0
+    for entry, row in zip(output["logprobs"], rows, strict=True):
+        if len(entry["top"]) != NUM_TOP:
+            raise RuntimeError(f"expected {NUM_TOP} top entries: {entry}")
+        for one in [entry, *entry["top"]]:
+            worst = max(worst, abs(one["logprob"] - float(row[one["id"]])))
+        # The same tokens, up to ties within the tolerance.
+        least = min(float(row[one["id"]]) for one in entry["top"])
+        worst = max(worst, float(np.sort(row)[-NUM_TOP]) - least)
+    return worst
+
+
+def check(case: Case, program: Path, kernels: str) -> str:
+    """What to print; raises on any difference."""
+    for seed in range(1, MAX_SEEDS + 1):
+        prompt_ids = tiny_weights.random_ids(
+            "prompt", seed, PROMPT_LENGTH, case.config["vocab_size"]
+        )
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            write_quantized(case, seed, folder)
+            ids, rows, margin = run_mlx_lm(folder / "mlx", prompt_ids)
+            if margin < MIN_MARGIN:
+                continue
+            if case.rewrite is not None:
+                path = folder / "mlx" / "config.json"
+                config = json.loads(path.read_text())
+                case.rewrite(config)
+                path.write_text(json.dumps(config))
+            output = run_program(program, folder / "mlx", prompt_ids, kernels)
+        if output["ids"] != ids:
+            raise RuntimeError(f"ids {output['ids']}, mlx-lm {ids}")
+        if output["prompt_ids"] != prompt_ids:
+            raise RuntimeError(f"prompt_ids {output['prompt_ids']}")
+        worst = worst_error(output, rows)
+        if worst > TOLERANCE:
+            raise RuntimeError(f"log-probabilities differ by {worst:.1e}")
+        return f"worst log-probability error {worst:.1e}, margin {margin:.1e}"
+    raise RuntimeError(f"no seed below {MAX_SEEDS} has a clear margin")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    root = Path(__file__).resolve().parent.parent
+    parser.add_argument(
+        "--program", type=Path, default=root / "build" / "release" / "bin" / "qwen3-mlx"
+    )
+    parser.add_argument("--kernels", default="stock", help="stock or native")
+    parser.add_argument("--only", help="cases whose name contains this")
+    parser.add_argument("-v", "--verbose", action="store_true")
+    arguments = parser.parse_args()
+
+    mx.set_default_device(mx.cpu)
+    chosen = [c for c in cases() if arguments.only is None or arguments.only in c.name]
+    failures = 0
+    for case in chosen:
+        try:
+            # mlx-lm prints what it does.
+            with open(os.devnull, "w") as nowhere:
+                stdout, sys.stdout = sys.stdout, nowhere
+                try:
+                    line = check(case, arguments.program, arguments.kernels)
+                finally:
+                    sys.stdout = stdout
+        except Exception as error:
+            failures += 1
+            print(f"FAILED {case.name}: {error}", flush=True)
+        else:
+            if arguments.verbose:
+                print(f"{case.name}: {line}", flush=True)
+    print(f"{len(chosen) - failures} of {len(chosen)} cases agree with mlx-lm")
+    sys.exit(1 if failures or not chosen else 0)
+
+
+if __name__ == "__main__":
+    main()
