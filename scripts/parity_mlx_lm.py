@@ -3,7 +3,7 @@
 """Runs mlx-lm and this program on the same quantized checkpoints and compares
 their tokens and log-probabilities, on the CPU in float32.
 
-    parity_mlx_lm.py [--program build/release/bin/qwen3-mlx] [--only TEXT] [-v]
+    parity_mlx_lm.py [--program build/release/src/cli/qwen3-mlx] [--only TEXT] [-v]
 
 Every affine width (2, 3, 4, 5, 6, 8 bits) in groups of 32, 64 and 128, mxfp4,
 mxfp8, nvfp4, plain weights, per-module overrides, modules left plain, both
@@ -283,7 +283,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     root = Path(__file__).resolve().parent.parent
     parser.add_argument(
-        "--program", type=Path, default=root / "build" / "release" / "bin" / "qwen3-mlx"
+        "--program", type=Path, default=root / "build/release/src/cli/qwen3-mlx"
     )
     parser.add_argument("--kernels", default="stock", help="stock or native")
     parser.add_argument("--only", help="cases whose name contains this")
