@@ -4,7 +4,7 @@ add_library(qwen3_mlx_options INTERFACE)
 target_compile_features(qwen3_mlx_options INTERFACE cxx_std_20)
 target_compile_options(
   qwen3_mlx_options INTERFACE -Wall -Wextra -Wconversion -Wshadow
-                              -Wno-sign-conversion)
+                              -Wno-sign-conversion -Wno-missing-field-initializers)
 if(QWEN3_MLX_WERROR)
   target_compile_options(qwen3_mlx_options INTERFACE -Werror)
 endif()

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+// The few fused operations a decoder layer is made of. Each is defined here by
+// a composition of plain MLX operations, which is the documentation, the
+// oracle and the path on Metal; where a backend has a kernel of its own for the
+// operands at hand, the operation picks it.
+//
+// T is the number of tokens of a step, all sequences after each other.
+#pragma once
+
+#include <optional>
+
+#include "mlx/array.h"
+#include "qwen3_mlx/matrix.h"
+
+namespace qwen3_mlx::ops {
+
+using Bias = std::optional<mx::array>;
+
+/// The weight [size] and epsilon of an RMSNorm.
+struct Norm {
+  const mx::array& weight;
+  float eps;
+};
+
+/// x [..., in] -> x W^T + bias [..., out]
+mx::array linear(const mx::array& x, const Matrix& w, const Bias& bias = {});
+
+/// linear(rms_norm(x)), x [T, in] -> [T, out]
+mx::array norm_linear(
+    const mx::array& x,
+    const Norm& norm,
+    const Matrix& w,
+    const Bias& bias = {});
+
+/// residual [T, out] + x W^T + bias
+mx::array linear_add(
+    const mx::array& residual,
+    const mx::array& x,
+    const Matrix& w,
+    const Bias& bias = {});
+
+/// silu(gate) * up of gate_up [..., 2 * n], gate in the first half of the last
+/// dimension -> [..., n]
+mx::array swiglu(const mx::array& gate_up);
+
+/// Rows of a table: tokens [...] -> [..., in] in `dtype`.
+mx::array embedding(const mx::array& tokens, const Matrix& w, mx::Dtype dtype);
+
+/// Rows [begin, begin + n) of w [..., out, in], sharing its memory.
+Matrix rows(const Matrix& w, int begin, int n);
+
+/// Which experts a token goes to, and with what weight.
+struct Routing {
+  mx::array experts; ///< [T, k] uint32, in no order.
+  mx::array weights; ///< [T, k] float32
+};
+
+/// The k most probable experts of each token by router logits [T, E], with
+/// their softmax over all experts, divided by its sum over the k if
+/// `normalize`.
+Routing route(const mx::array& logits, int k, bool normalize);
+
+/// Experts as they are used together: gate and up merged in `gate_up`, or
+/// apart when `up` is present and `gate_up` then holds the gate alone.
+struct Experts {
+  const Matrix& gate_up;
+  const Matrix* up;
+  const Matrix& down;
+};
+
+/// Each token through each of its experts: x [T, in], experts [T, k]
+/// -> [T, k, in]
+mx::array
+experts_mlp(const mx::array& x, const Experts& w, const mx::array& experts);
+
+} // namespace qwen3_mlx::ops
