@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+// What all architectures share: an embedding, a stack of blocks, a final norm
+// and an output head.
+#pragma once
+
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "mlx/array.h"
+#include "qwen3_mlx/model.h"
+#include "qwen3_mlx/nn/attention.h"
+#include "qwen3_mlx/nn/mlp.h"
+
+namespace qwen3_mlx {
+
+/// Attention and a dense feed-forward network, each with a norm before it and
+/// a residual around it.
+struct DenseBlock {
+  DenseBlock(
+      const ModelArgs& args,
+      const BlockForm& form,
+      const Weights& w,
+      int layer_idx);
+
+  /// x [T, hidden_size] -> [T, hidden_size]
+  mx::array operator()(const mx::array& x, const LayerStep& step) const;
+
+  Attention self_attn;
+  Mlp mlp;
+  RMSNorm input_layernorm;
+  RMSNorm post_attention_layernorm;
+};
+
+/// Attention and, in the layers that ModelArgs::is_sparse() names, a
+/// mixture of experts; a dense network in the others.
+struct SparseBlock {
+  SparseBlock(
+      const ModelArgs& args,
+      const BlockForm& form,
+      const Weights& w,
+      int layer_idx);
+
+  mx::array operator()(const mx::array& x, const LayerStep& step) const;
+
+  Attention self_attn;
+  std::optional<SparseMoeBlock> sparse_mlp;
+  std::optional<Mlp> mlp;
+  RMSNorm input_layernorm;
+  RMSNorm post_attention_layernorm;
+};
+
+/// Rows `rows` of x [T, n]; x itself when absent.
+mx::array
+take_rows(const mx::array& x, const std::optional<std::vector<int>>& rows);
+
+/// Logits of the final hidden states x [R, hidden_size] -> [R, vocab_size].
+mx::array output_logits(
+    const mx::array& x,
+    const RMSNorm& norm,
+    const std::optional<Linear>& lm_head,
+    const Embedding& embed_tokens);
+
+/// Token embedding, blocks and final norm.
+template <class Block>
+struct Decoder {
+  Decoder(const ModelArgs& args, const Weights& w);
+
+  /// Hidden states [T, hidden_size] after the last block, before the norm.
+  mx::array hidden(const StepInput& step) const {
+    auto h = embed_tokens(step.tokens);
+    int layer_idx = 0;
+    for (const auto& layer : layers) {
+      h = layer(h, {step.segments, layer_idx++});
+    }
+    return h;
+  }
+  /// The same, normed.
+  mx::array operator()(const StepInput& step) const {
+    return norm(hidden(step));
+  }
+
+  Embedding embed_tokens;
+  std::vector<Block> layers;
+  RMSNorm norm;
+};
+
+/// Decoder and output head; without lm_head the embedding is the head.
+template <class Block>
+struct CausalLM final : ModelImpl {
+  CausalLM(const ModelArgs& model_args, const Weights& w);
+
+  mx::array forward(const StepInput& step) const override {
+    return output_logits(
+        take_rows(model.hidden(step), step.logits_rows),
+        model.norm,
+        lm_head,
+        model.embed_tokens);
+  }
+
+  ModelArgs args;
+  Decoder<Block> model;
+  std::optional<Linear> lm_head;
+};
+
+} // namespace qwen3_mlx

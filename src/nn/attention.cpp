@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+#include "qwen3_mlx/nn/attention.h"
+
+#include <cmath>
+
+#include "mlx/fast.h"
+#include "mlx/ops.h"
+#include "weights/weights.h"
+
+namespace qwen3_mlx {
+namespace {
+
+// Elements [begin, end) of axis `axis`.
+mx::array cut(const mx::array& x, int axis, int begin, int end) {
+  mx::Shape start(x.ndim(), 0);
+  mx::Shape stop = x.shape();
+  start[axis] = begin;
+  stop[axis] = end;
+  return mx::slice(x, std::move(start), std::move(stop));
+}
+
+std::optional<RMSNorm> head_norm(
+    const ModelArgs& args,
+    const BlockForm& form,
+    const Weights& w,
+    std::string_view name) {
+  if (!form.qk_norm) {
+    return std::nullopt;
+  }
+  return RMSNorm(w.sub(name), args.head_dim, args.rms_norm_eps);
+}
+
+} // namespace
+
+Attention::Attention(
+    const ModelArgs& args,
+    const BlockForm& form,
+    const Weights& w,
+    int layer_idx)
+    : n_heads(args.num_attention_heads), n_kv_heads(args.num_key_value_heads),
+      head_dim(args.head_dim),
+      scale(1.0f / std::sqrt(static_cast<float>(args.head_dim))),
+      sliding_window(args.sliding_window_of(layer_idx)),
+      qkv_proj(
+          w,
+          args.hidden_size,
+          {{"q_proj", n_heads * head_dim},
+           {"k_proj", n_kv_heads * head_dim},
+           {"v_proj", n_kv_heads * head_dim}},
+          form.qkv_bias),
+      q_proj(qkv_proj[0]), k_proj(qkv_proj[1]), v_proj(qkv_proj[2]),
+      o_proj(
+          w.sub("o_proj"),
+          n_heads * head_dim,
+          args.hidden_size,
+          form.output_bias),
+      q_norm(head_norm(args, form, w, "q_norm")),
+      k_norm(head_norm(args, form, w, "k_norm")),
+      rope(args.rope, args.head_dim, args.max_position_embeddings) {
+  // RoPE's factor on queries and keys enters the scores squared.
+  scale *= rope.attention_factor() * rope.attention_factor();
+  if (q_norm) {
+    std::vector<std::string_view> names(
+        static_cast<std::size_t>(n_heads), "q_norm");
+    names.insert(names.end(), static_cast<std::size_t>(n_kv_heads), "k_norm");
+    const std::vector<int> sizes(names.size(), head_dim);
+    qk_norm_weight_ = w.merged_vector(names, "weight", sizes);
+  }
+}
+
+mx::array Attention::operator()(
+    const mx::array& x,
+    const RMSNorm& norm,
+    const LayerStep& step) const {
+  return o_proj.add_to(x, attend(qkv_proj(x, norm), step));
+}
+
+mx::array Attention::attend(const mx::array& qkv, const LayerStep& step) const {
+  if (step.segments.size() == 1) {
+    return attend_segment(qkv, step.segments[0], step.layer_idx);
+  }
+  std::vector<mx::array> outputs;
+  outputs.reserve(step.segments.size());
+  int begin = 0;
+  for (const auto& segment : step.segments) {
+    const int end = begin + segment.num_tokens();
+    outputs.push_back(
+        attend_segment(cut(qkv, 0, begin, end), segment, step.layer_idx));
+    begin = end;
+  }
+  return mx::concatenate(std::move(outputs), 0);
+}
+
+mx::array Attention::attend_segment(
+    const mx::array& qkv,
+    const Segment& segment,
+    int layer_idx) const {
+  auto& store = segment.cache[static_cast<std::size_t>(layer_idx)].store();
+  const int B = segment.batch;
+  const int L = segment.length;
+  const int n_qk_heads = n_heads + n_kv_heads;
+
+  const auto heads =
+      mx::reshape(qkv, {B, L, n_qk_heads + n_kv_heads, head_dim});
+  auto qk = cut(heads, 2, 0, n_qk_heads);
+  if (qk_norm_weight_) {
+    qk = mx::multiply(
+        mx::fast::rms_norm(qk, std::nullopt, q_norm->eps),
+        mx::reshape(*qk_norm_weight_, {n_qk_heads, head_dim}));
+  }
+  const int offset = store.offset();
+  const int total_length = segment.prompt_length.value_or(offset + L);
+  qk = rope(mx::swapaxes(qk, 1, 2), offset, total_length);
+
+  const auto values = cut(heads, 2, n_qk_heads, n_qk_heads + n_kv_heads);
+  const auto out = store.attend(
+      cut(qk, 1, 0, n_heads),
+      cut(qk, 1, n_heads, n_qk_heads),
+      mx::swapaxes(values, 1, 2),
+      {scale, sliding_window}); // [B, n_heads, L, head_dim]
+  return mx::reshape(mx::swapaxes(out, 1, 2), {B * L, n_heads * head_dim});
+}
+
+} // namespace qwen3_mlx

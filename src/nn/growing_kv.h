@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// A cache that grows in steps and forgets nothing.
+#pragma once
+
+#include "qwen3_mlx/kv_cache.h"
+
+namespace qwen3_mlx {
+
+class GrowingKV final : public KVStore {
+ public:
+  mx::array attend(
+      const mx::array& queries,
+      const mx::array& keys,
+      const mx::array& values,
+      const AttentionMask& mask) override;
+  KeyValues
+  update_and_fetch(const mx::array& keys, const mx::array& values) override;
+  std::optional<KeyValues> fetch() const override;
+
+  int offset() const override {
+    return offset_;
+  }
+  bool can_trim(int n) const override {
+    return n <= offset_;
+  }
+  void trim(int n) override {
+    offset_ -= n;
+  }
+
+  std::size_t n_bytes() const override;
+  std::vector<std::pair<std::string, mx::array>> state() const override;
+  std::string kind() const override {
+    return "growing";
+  }
+  std::vector<std::pair<std::string, int>> counters() const override {
+    return {{"offset", offset_}};
+  }
+  void restore(
+      const std::vector<std::pair<std::string, mx::array>>& state,
+      const std::vector<std::pair<std::string, int>>& counters) override;
+  std::unique_ptr<KVStore> copy() const override {
+    return std::make_unique<GrowingKV>(*this);
+  }
+
+ private:
+  std::optional<mx::array> keys_; // [B, n_kv_heads, capacity, head_dim]
+  std::optional<mx::array> values_;
+  int offset_ = 0;
+};
+
+} // namespace qwen3_mlx

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+#include "nn/quantized_kv.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "mlx/ops.h"
+#include "mlx/utils.h"
+#include "nn/attention_mask.h"
+#include "nn/kv_state.h"
+
+namespace qwen3_mlx {
+namespace {
+
+constexpr std::array<const char*, 3> part_names = {"", ".scales", ".biases"};
+
+} // namespace
+
+QuantizedKV::QuantizedKV(int bits, int group_size, int start)
+    : bits_(bits), group_size_(group_size), start_(start) {}
+
+QuantizedKV::Packed QuantizedKV::Packed::cut(int length) const {
+  Packed out;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    out.parts[i] = cut_positions(*parts[i], 0, length);
+  }
+  return out;
+}
+
+// [B, H, K, n] -> [B, H, 1, K, n], to meet queries grouped by their KV head.
+QuantizedKV::Packed QuantizedKV::Packed::with_group_axis() const {
+  Packed out;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    out.parts[i] = mx::expand_dims(*parts[i], 2);
+  }
+  return out;
+}
+
+void QuantizedKV::write(Packed& packed, const mx::array& update) const {
+  const auto fresh = mx::quantize(update, group_size_, bits_);
+  for (std::size_t i = 0; i < packed.parts.size(); ++i) {
+    packed.parts[i] = write_positions(packed.parts[i], fresh[i], tail_length_);
+  }
+}
+
+void QuantizedKV::append(const mx::array& keys, const mx::array& values) {
+  const int L = keys.shape(2);
+  const int n_dense = std::clamp(start_ - offset(), 0, L);
+  if (n_dense > 0) {
+    head_.update_and_fetch(
+        cut_positions(keys, 0, n_dense), cut_positions(values, 0, n_dense));
+  }
+  if (n_dense < L) {
+    write(keys_, cut_positions(keys, n_dense, L));
+    write(values_, cut_positions(values, n_dense, L));
+    tail_length_ += L - n_dense;
+  }
+}
+
+mx::array QuantizedKV::product(
+    const mx::array& x,
+    const Packed& packed,
+    bool transpose) const {
+  return mx::quantized_matmul(
+      x,
+      *packed.parts[0],
+      *packed.parts[1],
+      packed.parts[2],
+      transpose,
+      group_size_,
+      bits_);
+}
+
+mx::array QuantizedKV::attend(
+    const mx::array& queries,
+    const mx::array& keys,
+    const mx::array& values,
+    const AttentionMask& mask) {
+  append(keys, values);
+  const auto head = head_.fetch();
+  if (tail_length_ == 0) {
+    return causal_attention(queries, *head, mask);
+  }
+
+  const int B = queries.shape(0);
+  const int L = queries.shape(2);
+  const int D = queries.shape(3);
+  const int H = keys.shape(1);
+  const int n_repeats = queries.shape(1) / H;
+  const int n_dense = head_.offset();
+  const int K = offset();
+  const auto q = mx::reshape(
+      mx::multiply(queries, mx::array(mask.scale, queries.dtype())),
+      {B, H, n_repeats, L, D});
+  const auto tail_keys = keys_.cut(tail_length_).with_group_axis();
+  const auto tail_values = values_.cut(tail_length_).with_group_axis();
+
+  auto scores = product(q, tail_keys, /* transpose */ true);
+  if (head) {
+    const auto dense =
+        mx::matmul(q, mx::swapaxes(mx::expand_dims(head->keys, 2), -1, -2));
+    scores = mx::concatenate({dense, scores}, -1);
+  }
+  if (L > 1 || (mask.window && K > *mask.window)) {
+    scores = mx::where(
+        causal_mask(L, K - L, mask.window),
+        scores,
+        mx::array(-std::numeric_limits<float>::infinity(), scores.dtype()));
+  }
+  scores = mx::softmax(scores, -1, /* precise */ true);
+  const auto columns = [&](int begin, int end) {
+    return mx::slice(scores, {0, 0, 0, 0, begin}, {B, H, n_repeats, L, end});
+  };
+  auto out = product(columns(n_dense, K), tail_values, /* transpose */ false);
+  if (head) {
+    out = mx::add(
+        out, mx::matmul(columns(0, n_dense), mx::expand_dims(head->values, 2)));
+  }
+  return mx::reshape(out, queries.shape());
+}
+
+mx::array QuantizedKV::dequantize(const Packed& packed, mx::Dtype dtype) const {
+  const auto held = packed.cut(tail_length_);
+  return mx::astype(
+      mx::dequantize(
+          *held.parts[0], *held.parts[1], held.parts[2], group_size_, bits_),
+      dtype);
+}
+
+KeyValues
+QuantizedKV::update_and_fetch(const mx::array& keys, const mx::array& values) {
+  append(keys, values);
+  return *fetch();
+}
+
+std::optional<KeyValues> QuantizedKV::fetch() const {
+  auto held = head_.fetch();
+  if (tail_length_ == 0) {
+    return held;
+  }
+  const auto dtype = keys_.parts[1]->dtype();
+  KeyValues tail{dequantize(keys_, dtype), dequantize(values_, dtype)};
+  if (!held) {
+    return tail;
+  }
+  return KeyValues{
+      mx::concatenate({held->keys, tail.keys}, 2),
+      mx::concatenate({held->values, tail.values}, 2)};
+}
+
+void QuantizedKV::trim(int n) {
+  const int from_tail = std::min(n, tail_length_);
+  tail_length_ -= from_tail;
+  head_.trim(n - from_tail);
+}
+
+std::size_t QuantizedKV::n_bytes() const {
+  std::size_t total = 0;
+  for (const auto& [name, array] : state()) {
+    total += array.nbytes();
+  }
+  return total;
+}
+
+std::vector<std::pair<std::string, mx::array>> QuantizedKV::state() const {
+  auto arrays = head_.state();
+  if (tail_length_ > 0) {
+    for (std::size_t i = 0; i < part_names.size(); ++i) {
+      const std::string suffix = part_names[i];
+      arrays.emplace_back("packed_keys" + suffix, *keys_.parts[i]);
+      arrays.emplace_back("packed_values" + suffix, *values_.parts[i]);
+    }
+  }
+  return arrays;
+}
+
+std::vector<std::pair<std::string, int>> QuantizedKV::counters() const {
+  return {
+      {"offset", head_.offset()},
+      {"tail_length", tail_length_},
+      {"bits", bits_},
+      {"group_size", group_size_},
+      {"start", start_}};
+}
+
+void QuantizedKV::restore(
+    const std::vector<std::pair<std::string, mx::array>>& state,
+    const std::vector<std::pair<std::string, int>>& counters) {
+  const KVState saved(state, counters);
+  head_.restore(state, counters);
+  bits_ = saved.counter("bits", 2, 8);
+  group_size_ = saved.counter("group_size", 32, 128);
+  start_ = saved.counter("start", 0, 1 << 30);
+  int capacity = saved.capacity("packed_keys");
+  for (std::size_t i = 0; i < part_names.size(); ++i) {
+    const std::string suffix = part_names[i];
+    keys_.parts[i] = saved.positions("packed_keys" + suffix);
+    values_.parts[i] = saved.positions("packed_values" + suffix);
+    capacity = std::min(capacity, saved.capacity("packed_keys" + suffix));
+    capacity = std::min(capacity, saved.capacity("packed_values" + suffix));
+  }
+  tail_length_ = saved.counter("tail_length", 0, capacity);
+}
+
+} // namespace qwen3_mlx

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+// A cache whose keys and values are quantized, but for the first positions.
+#pragma once
+
+#include <array>
+
+#include "nn/growing_kv.h"
+
+namespace qwen3_mlx {
+
+/// Positions below `start` are kept as they come, later ones are quantized
+/// (mode affine) when they are appended. A query reads both parts as if they
+/// were one, so that chunking a prompt changes nothing.
+class QuantizedKV final : public KVStore {
+ public:
+  QuantizedKV(int bits, int group_size, int start);
+
+  mx::array attend(
+      const mx::array& queries,
+      const mx::array& keys,
+      const mx::array& values,
+      const AttentionMask& mask) override;
+  KeyValues
+  update_and_fetch(const mx::array& keys, const mx::array& values) override;
+  std::optional<KeyValues> fetch() const override;
+
+  int offset() const override {
+    return head_.offset() + tail_length_;
+  }
+  bool can_trim(int n) const override {
+    return n <= offset();
+  }
+  void trim(int n) override;
+
+  std::size_t n_bytes() const override;
+  std::vector<std::pair<std::string, mx::array>> state() const override;
+  std::string kind() const override {
+    return "quantized";
+  }
+  std::vector<std::pair<std::string, int>> counters() const override;
+  void restore(
+      const std::vector<std::pair<std::string, mx::array>>& state,
+      const std::vector<std::pair<std::string, int>>& counters) override;
+  std::unique_ptr<KVStore> copy() const override {
+    return std::make_unique<QuantizedKV>(*this);
+  }
+
+ private:
+  // A packed tensor of positions: weights uint32, scales and biases.
+  struct Packed {
+    std::array<std::optional<mx::array>, 3> parts;
+
+    Packed cut(int length) const;
+    Packed with_group_axis() const;
+  };
+
+  void append(const mx::array& keys, const mx::array& values);
+  void write(Packed& packed, const mx::array& update) const;
+  mx::array dequantize(const Packed& packed, mx::Dtype dtype) const;
+  mx::array
+  product(const mx::array& x, const Packed& packed, bool transpose) const;
+
+  int bits_;
+  int group_size_;
+  int start_;
+  GrowingKV head_;
+  Packed keys_;
+  Packed values_;
+  int tail_length_ = 0;
+};
+
+} // namespace qwen3_mlx

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+#include "nn/rotating_kv.h"
+
+#include <algorithm>
+
+#include "mlx/fast.h"
+#include "mlx/ops.h"
+#include "nn/attention_mask.h"
+#include "nn/kv_state.h"
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx {
+
+RotatingKV::RotatingKV(int max_size, int keep)
+    : max_size_(max_size), keep_(keep) {}
+
+int RotatingKV::slot(int position) const {
+  return position < max_size_
+      ? position
+      : keep_ + (position - keep_) % (max_size_ - keep_);
+}
+
+// What the ring holds, oldest first.
+mx::array RotatingKV::temporal_order(const mx::array& ring) const {
+  if (offset_ <= max_size_) {
+    return cut_positions(ring, 0, offset_);
+  }
+  const int oldest = slot(offset_);
+  return mx::concatenate(
+      {cut_positions(ring, 0, keep_),
+       cut_positions(ring, oldest, max_size_),
+       cut_positions(ring, keep_, oldest)},
+      2);
+}
+
+// The reverse, for `temporal` of max_size positions that ends before offset_.
+mx::array RotatingKV::ring_order(const mx::array& temporal) const {
+  const int n_behind = slot(offset_) - keep_; // positions before the oldest
+  const int turn = max_size_ - n_behind;
+  return mx::concatenate(
+      {cut_positions(temporal, 0, keep_),
+       cut_positions(temporal, turn, max_size_),
+       cut_positions(temporal, keep_, turn)},
+      2);
+}
+
+// Appends; returns what was held and the new positions, oldest first.
+KeyValues RotatingKV::append(const mx::array& keys, const mx::array& values) {
+  const auto extended = [&](const std::optional<mx::array>& ring,
+                            const mx::array& update) {
+    return offset_ == 0 ? update
+                        : mx::concatenate({temporal_order(*ring), update}, 2);
+  };
+  const KeyValues all{extended(keys_, keys), extended(values_, values)};
+  offset_ += keys.shape(2);
+  const auto kept = [&](const mx::array& x) {
+    const int length = x.shape(2);
+    if (offset_ <= max_size_) {
+      return x;
+    }
+    const auto recent = cut_positions(x, length - (max_size_ - keep_), length);
+    return ring_order(mx::concatenate({cut_positions(x, 0, keep_), recent}, 2));
+  };
+  keys_ = kept(all.keys);
+  values_ = kept(all.values);
+  return all;
+}
+
+mx::array RotatingKV::attend(
+    const mx::array& queries,
+    const mx::array& keys,
+    const mx::array& values,
+    const AttentionMask& mask) {
+  const int L = keys.shape(2);
+  if (L > 1) {
+    const int first = offset_;
+    const auto all = append(keys, values);
+    const int K = all.keys.shape(2);
+    if (offset_ <= max_size_) {
+      return causal_attention(queries, all, mask);
+    }
+    // Beyond the sinks, column c holds position c + (positions forgotten).
+    const int window =
+        std::min(max_size_ - keep_, mask.window.value_or(max_size_ - keep_));
+    const auto sinks =
+        mx::expand_dims(mx::less(mx::arange(K), mx::array(keep_)), 0);
+    const auto recent = causal_mask(L, K - L, window);
+    auto seen = mx::logical_or(recent, sinks);
+    if (mask.window || first < keep_) {
+      // A sink in the future, or outside the model's own window, is not seen.
+      const int n_forgotten = first + L - K;
+      auto positions = mx::arange(K);
+      positions = mx::where(
+          mx::less(positions, mx::array(keep_)),
+          positions,
+          positions + mx::array(n_forgotten));
+      const auto distance = mx::expand_dims(mx::arange(first, first + L), 1) -
+          mx::expand_dims(positions, 0);
+      const auto limit = mx::array(mask.window.value_or(offset_));
+      seen = mx::logical_and(
+          seen,
+          mx::logical_and(
+              mx::greater_equal(distance, mx::array(0)),
+              mx::less(distance, limit)));
+    }
+    return mx::fast::scaled_dot_product_attention(
+        queries, all.keys, all.values, mask.scale, "array", seen);
+  }
+
+  const int at = slot(offset_);
+  keys_ = write_positions(keys_, keys, at, max_size_);
+  values_ = write_positions(values_, values, at, max_size_);
+  ++offset_;
+  if (mask.window && offset_ > *mask.window) {
+    return causal_attention(queries, *fetch(), mask);
+  }
+  // Keys carry their rotation, so their order in the ring does not matter.
+  const int length = std::min(offset_, max_size_);
+  return mx::fast::scaled_dot_product_attention(
+      queries,
+      cut_positions(*keys_, 0, length),
+      cut_positions(*values_, 0, length),
+      mask.scale);
+}
+
+KeyValues
+RotatingKV::update_and_fetch(const mx::array& keys, const mx::array& values) {
+  append(keys, values);
+  return *fetch();
+}
+
+std::optional<KeyValues> RotatingKV::fetch() const {
+  if (offset_ == 0) {
+    return std::nullopt;
+  }
+  return KeyValues{temporal_order(*keys_), temporal_order(*values_)};
+}
+
+std::size_t RotatingKV::n_bytes() const {
+  return keys_ ? keys_->nbytes() + values_->nbytes() : 0;
+}
+
+std::vector<std::pair<std::string, mx::array>> RotatingKV::state() const {
+  if (!keys_) {
+    return {};
+  }
+  return {{"keys", *keys_}, {"values", *values_}};
+}
+
+void RotatingKV::restore(
+    const std::vector<std::pair<std::string, mx::array>>& state,
+    const std::vector<std::pair<std::string, int>>& counters) {
+  const KVState saved(state, counters);
+  max_size_ = saved.counter("max_size", 2, 1 << 30);
+  keep_ = saved.counter("keep", 0, max_size_ - 1);
+  offset_ = saved.counter("offset", 0, 1 << 30);
+  keys_ = saved.positions("keys");
+  values_ = saved.positions("values");
+  const int capacity = saved.capacity("keys");
+  if (capacity < std::min(offset_, max_size_) || capacity > max_size_) {
+    throw InvalidArgument(
+        "saved cache: keys hold " + std::to_string(capacity) +
+        " positions, expected " + std::to_string(std::min(offset_, max_size_)));
+  }
+}
+
+} // namespace qwen3_mlx

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// A cache of bounded size: the first positions (attention sinks) and the most
+// recent others, in a ring.
+#pragma once
+
+#include "qwen3_mlx/kv_cache.h"
+
+namespace qwen3_mlx {
+
+/// A query sees the first `keep` positions and the max_size - keep most recent
+/// ones, itself included, whether it came alone, in a chunk or in a whole
+/// prompt.
+class RotatingKV final : public KVStore {
+ public:
+  RotatingKV(int max_size, int keep);
+
+  mx::array attend(
+      const mx::array& queries,
+      const mx::array& keys,
+      const mx::array& values,
+      const AttentionMask& mask) override;
+  KeyValues
+  update_and_fetch(const mx::array& keys, const mx::array& values) override;
+  std::optional<KeyValues> fetch() const override;
+
+  int offset() const override {
+    return offset_;
+  }
+  std::optional<int> max_size() const override {
+    return max_size_;
+  }
+  bool can_trim(int n) const override {
+    return n == 0 || (n <= offset_ && offset_ <= max_size_);
+  }
+  void trim(int n) override {
+    offset_ -= n;
+  }
+
+  std::size_t n_bytes() const override;
+  std::vector<std::pair<std::string, mx::array>> state() const override;
+  std::string kind() const override {
+    return "rotating";
+  }
+  std::vector<std::pair<std::string, int>> counters() const override {
+    return {{"offset", offset_}, {"max_size", max_size_}, {"keep", keep_}};
+  }
+  void restore(
+      const std::vector<std::pair<std::string, mx::array>>& state,
+      const std::vector<std::pair<std::string, int>>& counters) override;
+  std::unique_ptr<KVStore> copy() const override {
+    return std::make_unique<RotatingKV>(*this);
+  }
+
+ private:
+  int slot(int position) const;
+  mx::array temporal_order(const mx::array& ring) const;
+  mx::array ring_order(const mx::array& temporal) const;
+  KeyValues append(const mx::array& keys, const mx::array& values);
+
+  int max_size_;
+  int keep_;
+  int offset_ = 0;
+  // [B, n_kv_heads, capacity <= max_size, head_dim]; position p at slot(p).
+  std::optional<mx::array> keys_;
+  std::optional<mx::array> values_;
+};
+
+} // namespace qwen3_mlx
