@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+// Qwen2 and Qwen2.5 (model_type "qwen2", arXiv 2407.10671): grouped-query
+// attention with biases on queries, keys and values, and a SwiGLU network.
+#pragma once
+
+#include "qwen3_mlx/nn/decoder.h"
+
+namespace qwen3_mlx::qwen2 {
+
+using qwen3_mlx::Attention;
+using qwen3_mlx::Mlp;
+
+/// One decoder layer.
+struct TransformerBlock : DenseBlock {
+  TransformerBlock(const ModelArgs& args, const Weights& w, int layer_idx);
+};
+
+using Qwen2Model = Decoder<TransformerBlock>;
+using Model = CausalLM<TransformerBlock>;
+
+} // namespace qwen3_mlx::qwen2

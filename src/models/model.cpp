@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT
+#include "qwen3_mlx/model.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "mlx/ops.h"
+#include "mlx/utils.h"
+#include "models/registry.h"
+#include "qwen3_mlx/error.h"
+#include "weights/load_plan.h"
+
+namespace qwen3_mlx {
+
+struct Model::State {
+  std::filesystem::path path;
+  ModelArgs args;
+  GenerationConfig generation_config;
+  mx::Device device;
+  std::vector<TensorSummary> tensors;
+  std::string fingerprint;
+  std::unique_ptr<ModelImpl> impl;
+};
+
+namespace {
+
+// Makes `device` MLX's default for a scope. The default is shared by all
+// threads, so it is left alone where it is right already.
+class DeviceScope {
+ public:
+  explicit DeviceScope(mx::Device device) {
+    if (mx::default_device() != device) {
+      context_.emplace(device);
+    }
+  }
+
+ private:
+  std::optional<mx::StreamContext> context_;
+};
+
+// FNV-1a, 64 bits: a name for a model, not a protection.
+class Fingerprint {
+ public:
+  void add(std::string_view bytes) {
+    for (const char byte : bytes) {
+      hash_ = (hash_ ^ static_cast<unsigned char>(byte)) * 0x100000001b3u;
+    }
+  }
+  std::string str() const {
+    char digits[17];
+    std::snprintf(
+        digits,
+        sizeof digits,
+        "%016llx",
+        static_cast<unsigned long long>(hash_));
+    return digits;
+  }
+
+ private:
+  std::uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+QuantFormat format_of(const StoredTensor& tensor, const ModelArgs& args) {
+  switch (tensor.type) {
+  case StoredType::q4_0:
+  case StoredType::q4_1:
+    return {QuantMode::affine, 4, 32};
+  case StoredType::q8_0:
+    return {QuantMode::affine, 8, 32};
+  case StoredType::u32: {
+    if (!args.quantization) {
+      return {};
+    }
+    const auto module =
+        tensor.source_name.substr(0, tensor.source_name.rfind('.'));
+    const auto& modules = args.quantization->modules;
+    const auto entry = modules.find(module);
+    return entry != modules.end() && entry->second ? *entry->second
+                                                   : args.quantization->format;
+  }
+  default:
+    return {};
+  }
+}
+
+std::vector<TensorSummary>
+summarize(const Checkpoint& checkpoint, const ModelArgs& args) {
+  std::vector<TensorSummary> table;
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    table.push_back(
+        {name,
+         tensor.type_name,
+         tensor.shape,
+         tensor.n_bytes(),
+         format_of(tensor, args)});
+  }
+  return table;
+}
+
+std::string fingerprint_of(
+    const ModelArgs& args,
+    const std::vector<TensorSummary>& tensors) {
+  Fingerprint fingerprint;
+  fingerprint.add(args.config.dump());
+  for (const auto& tensor : tensors) {
+    fingerprint.add(tensor.name);
+    fingerprint.add(tensor.dtype);
+    fingerprint.add(std::to_string(tensor.n_bytes));
+  }
+  return fingerprint.str();
+}
+
+const Architecture&
+architecture_of(const ModelArgs& args, const std::filesystem::path& path) {
+  try {
+    return find_architecture(args.model_type);
+  } catch (const InvalidArgument& error) {
+    throw FieldError(path, "model_type", error.what());
+  }
+}
+
+void require(bool condition, const std::string& message) {
+  if (!condition) {
+    throw InvalidArgument(message);
+  }
+}
+
+void check(const StepInput& step, const ModelArgs& args) {
+  require(
+      step.tokens.ndim() == 1,
+      "tokens: expected an array [T], found " +
+          std::to_string(step.tokens.ndim()) + " dimensions");
+  int n_tokens = 0;
+  for (const auto& segment : step.segments) {
+    require(
+        segment.cache.size() ==
+            static_cast<std::size_t>(args.num_hidden_layers),
+        "segment: expected a cache for each of " +
+            std::to_string(args.num_hidden_layers) + " layers, found " +
+            std::to_string(segment.cache.size()));
+    require(
+        segment.length >= 1 && segment.batch >= 1,
+        "segment: expected a length and a batch of at least 1, found " +
+            std::to_string(segment.length) + " and " +
+            std::to_string(segment.batch));
+    n_tokens += segment.num_tokens();
+  }
+  require(
+      n_tokens == step.tokens.shape(0) && n_tokens > 0,
+      "tokens: expected the " + std::to_string(n_tokens) +
+          " tokens of the segments, found " +
+          std::to_string(step.tokens.shape(0)));
+  if (step.logits_rows) {
+    for (const int row : *step.logits_rows) {
+      require(
+          row >= 0 && row < n_tokens,
+          "logits_rows: row " + std::to_string(row) + " is outside " +
+              std::to_string(n_tokens) + " tokens");
+    }
+  }
+}
+
+} // namespace
+
+Model::Model(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
+const ModelArgs& Model::args() const {
+  return state_->args;
+}
+
+const GenerationConfig& Model::generation_config() const {
+  return state_->generation_config;
+}
+
+const std::vector<std::uint32_t>& Model::eos_token_ids() const {
+  return state_->generation_config.eos_token_ids;
+}
+
+mx::Device Model::device() const {
+  return state_->device;
+}
+
+const std::filesystem::path& Model::path() const {
+  return state_->path;
+}
+
+const std::vector<TensorSummary>& Model::tensors() const {
+  return state_->tensors;
+}
+
+const std::string& Model::fingerprint() const {
+  return state_->fingerprint;
+}
+
+const ModelImpl& Model::impl() const {
+  return *state_->impl;
+}
+
+std::vector<KVCache> Model::make_cache(const CacheOptions& options) const {
+  std::vector<KVCache> cache;
+  for (int layer = 0; layer < args().num_hidden_layers; ++layer) {
+    cache.emplace_back(options);
+  }
+  return cache;
+}
+
+mx::array Model::forward(const StepInput& step) const {
+  check(step, args());
+  const DeviceScope scope(state_->device);
+  return state_->impl->forward(step);
+}
+
+mx::array
+Model::operator()(const mx::array& tokens, std::vector<KVCache>& cache) const {
+  require(
+      tokens.ndim() == 2,
+      "tokens: expected an array [B, L], found " +
+          std::to_string(tokens.ndim()) + " dimensions");
+  if (cache.empty()) {
+    cache = make_cache();
+  }
+  const int B = tokens.shape(0);
+  const int L = tokens.shape(1);
+  const DeviceScope scope(state_->device);
+  const Segment segment{.cache = cache, .length = L, .batch = B};
+  const auto logits = forward({mx::reshape(tokens, {B * L}), {segment}});
+  return mx::reshape(logits, {B, L, logits.shape(-1)});
+}
+
+Model load_model(
+    const std::filesystem::path& path,
+    const LoadOptions& options) {
+  auto args = get_model_args(path);
+  const auto& architecture = architecture_of(args, args.config.path());
+  auto checkpoint = Checkpoint::open(path);
+  auto tensors = summarize(checkpoint, args);
+
+  const auto device = options.device.value_or(mx::default_device());
+  const DeviceScope scope(device);
+  const PlanOptions plan_options{
+      .dtype = options.dtype, .widen = device == mx::Device::cpu};
+  LoadPlan plan(std::move(checkpoint), args, plan_options);
+  auto impl = architecture.make_model(args, plan.weights());
+  plan.read(/* n_threads */ 0, options.progress);
+
+  auto state = std::make_shared<Model::State>(Model::State{
+      path,
+      args,
+      load_generation_config(path, args),
+      device,
+      std::move(tensors),
+      {},
+      std::move(impl)});
+  state->fingerprint = fingerprint_of(state->args, state->tensors);
+  return Model(std::move(state));
+}
+
+} // namespace qwen3_mlx

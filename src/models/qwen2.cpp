@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+#include "qwen3_mlx/models/qwen2.h"
+
+#include "models/registry.h"
+#include "nn/decoder_impl.h"
+
+namespace qwen3_mlx::qwen2 {
+
+TransformerBlock::TransformerBlock(
+    const ModelArgs& args,
+    const Weights& w,
+    int layer_idx)
+    : DenseBlock(args, {.qkv_bias = true}, w, layer_idx) {}
+
+std::unique_ptr<ModelImpl> make_model(const ModelArgs& args, const Weights& w) {
+  return std::make_unique<Model>(args, w);
+}
+
+} // namespace qwen3_mlx::qwen2
