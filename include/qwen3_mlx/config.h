@@ -68,7 +68,7 @@ class Config {
   /// The object under `key`, or nothing when it is absent.
   std::optional<Config> find_sub(std::string_view key) const;
 
-  /// In the order of the text.
+  /// In alphabetical order.
   std::vector<std::string> keys() const;
   /// As JSON, indented by two spaces.
   std::string dump() const;
