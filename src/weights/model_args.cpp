@@ -148,7 +148,7 @@ void parse_sliding(ModelArgs& args, const Config& config) {
   if (type == "llama" || !config.get_bool_or("use_sliding_window", false)) {
     return; // transformers clears sliding_window without the switch
   }
-  if (config.has("use_sliding_window") && config.is_null("sliding_window")) {
+  if (config.is_null("sliding_window")) {
     return;
   }
   args.sliding_window = get_size_or(config, "sliding_window", 4096);
