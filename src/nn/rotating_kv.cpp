@@ -66,61 +66,64 @@ KeyValues RotatingKV::append(const mx::array& keys, const mx::array& values) {
   return all;
 }
 
+// [L, K] bool: what the queries of the last L positions see of K columns in
+// temporal order.
+mx::array RotatingKV::visible(int L, int K, std::optional<int> window) const {
+  // Between the sinks and the others lie the positions that were forgotten.
+  const int n_forgotten = offset_ - K;
+  const auto columns = mx::arange(K);
+  const auto is_sink = mx::less(columns, mx::array(keep_));
+  const auto positions =
+      mx::where(is_sink, columns, mx::add(columns, mx::array(n_forgotten)));
+  const auto distance = mx::subtract(
+      mx::expand_dims(mx::arange(offset_ - L, offset_), 1),
+      mx::expand_dims(positions, 0));
+  const auto is_recent = mx::less(distance, mx::array(max_size_ - keep_));
+  auto seen = mx::logical_and(
+      mx::greater_equal(distance, mx::array(0)),
+      mx::logical_or(is_sink, is_recent));
+  if (window) {
+    seen = mx::logical_and(seen, mx::less(distance, mx::array(*window)));
+  }
+  return seen;
+}
+
 mx::array RotatingKV::attend(
     const mx::array& queries,
     const mx::array& keys,
     const mx::array& values,
     const AttentionMask& mask) {
   const int L = keys.shape(2);
-  if (L > 1) {
-    const int first = offset_;
-    const auto all = append(keys, values);
-    const int K = all.keys.shape(2);
-    if (offset_ <= max_size_) {
-      return causal_attention(queries, all, mask);
-    }
-    // Beyond the sinks, column c holds position c + (positions forgotten).
-    const int window =
-        std::min(max_size_ - keep_, mask.window.value_or(max_size_ - keep_));
-    const auto sinks =
-        mx::expand_dims(mx::less(mx::arange(K), mx::array(keep_)), 0);
-    const auto recent = causal_mask(L, K - L, window);
-    auto seen = mx::logical_or(recent, sinks);
-    if (mask.window || first < keep_) {
-      // A sink in the future, or outside the model's own window, is not seen.
-      const int n_forgotten = first + L - K;
-      auto positions = mx::arange(K);
-      positions = mx::where(
-          mx::less(positions, mx::array(keep_)),
-          positions,
-          positions + mx::array(n_forgotten));
-      const auto distance = mx::expand_dims(mx::arange(first, first + L), 1) -
-          mx::expand_dims(positions, 0);
-      const auto limit = mx::array(mask.window.value_or(offset_));
-      seen = mx::logical_and(
-          seen,
-          mx::logical_and(
-              mx::greater_equal(distance, mx::array(0)),
-              mx::less(distance, limit)));
-    }
+  const bool in_window = !mask.window || offset_ + L <= *mask.window;
+  if (L == 1 && in_window) {
+    // Keys carry their rotation, so their order in the ring does not matter.
+    write(keys, values);
+    const int length = std::min(offset_, max_size_);
     return mx::fast::scaled_dot_product_attention(
-        queries, all.keys, all.values, mask.scale, "array", seen);
+        queries,
+        cut_positions(*keys_, 0, length),
+        cut_positions(*values_, 0, length),
+        mask.scale);
   }
+  const auto all = append(keys, values);
+  if (in_window && offset_ <= max_size_) {
+    return causal_attention(queries, all, mask);
+  }
+  return mx::fast::scaled_dot_product_attention(
+      queries,
+      all.keys,
+      all.values,
+      mask.scale,
+      "array",
+      visible(L, all.keys.shape(2), mask.window));
+}
 
+// Writes one position over the oldest one that is not a sink.
+void RotatingKV::write(const mx::array& keys, const mx::array& values) {
   const int at = slot(offset_);
   keys_ = write_positions(keys_, keys, at, max_size_);
   values_ = write_positions(values_, values, at, max_size_);
   ++offset_;
-  if (mask.window && offset_ > *mask.window) {
-    return causal_attention(queries, *fetch(), mask);
-  }
-  // Keys carry their rotation, so their order in the ring does not matter.
-  const int length = std::min(offset_, max_size_);
-  return mx::fast::scaled_dot_product_attention(
-      queries,
-      cut_positions(*keys_, 0, length),
-      cut_positions(*values_, 0, length),
-      mask.scale);
 }
 
 KeyValues

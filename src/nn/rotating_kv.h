@@ -56,6 +56,8 @@ class RotatingKV final : public KVStore {
   mx::array temporal_order(const mx::array& ring) const;
   mx::array ring_order(const mx::array& temporal) const;
   KeyValues append(const mx::array& keys, const mx::array& values);
+  void write(const mx::array& keys, const mx::array& values);
+  mx::array visible(int L, int K, std::optional<int> window) const;
 
   int max_size_;
   int keep_;
