@@ -1,0 +1,608 @@
+// SPDX-License-Identifier: MIT
+#include "weights/plan_state.h"
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+#include <utility>
+
+#include "formats/checked.h"
+#include "mlx/allocator.h"
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx {
+namespace {
+
+bool is_float(StoredType type) {
+  return type == StoredType::f32 || type == StoredType::f16 ||
+      type == StoredType::bf16;
+}
+
+/// ggml's blocks, which turn into affine groups of 32.
+std::optional<QuantFormat> block_format(StoredType type) {
+  switch (type) {
+  case StoredType::q4_0:
+  case StoredType::q4_1:
+    return QuantFormat{QuantMode::affine, 4, 32};
+  case StoredType::q8_0:
+    return QuantFormat{QuantMode::affine, 8, 32};
+  default:
+    return std::nullopt;
+  }
+}
+
+RowCodec block_codec(StoredType type) {
+  return type == StoredType::q4_0 ? RowCodec::q4_0
+      : type == StoredType::q4_1  ? RowCodec::q4_1
+                                  : RowCodec::q8_0;
+}
+
+mx::Dtype to_dtype(StoredType type) {
+  return type == StoredType::f32 ? mx::float32
+      : type == StoredType::f16  ? mx::float16
+      : type == StoredType::bf16 ? mx::bfloat16
+      : type == StoredType::u32  ? mx::uint32
+                                 : mx::uint8;
+}
+
+std::string without_weight(const std::string& name) {
+  constexpr std::string_view leaf = ".weight";
+  return name.ends_with(leaf) ? name.substr(0, name.size() - leaf.size())
+                              : name;
+}
+
+RowTarget target_of(mx::array& array) {
+  const auto n_rows = array.ndim() < 2
+      ? array.size()
+      : array.size() / static_cast<std::size_t>(array.shape(-1));
+  return {array.data<std::byte>(), array.nbytes() / n_rows, array.dtype()};
+}
+
+std::uint64_t row_count(const std::vector<std::int64_t>& shape) {
+  std::uint64_t count = 1;
+  for (std::size_t idx = 0; idx + 1 < shape.size(); ++idx) {
+    count *= static_cast<std::uint64_t>(shape[idx]);
+  }
+  return count;
+}
+
+} // namespace
+
+/// What the checkpoint holds of one module.
+struct PlanState::Module {
+  QuantFormat format;
+  const StoredTensor* weight = nullptr; ///< nullptr: missing or random.
+  const StoredTensor* scales = nullptr;
+  const StoredTensor* biases = nullptr;
+  mx::Dtype scale_dtype = mx::uint8;
+  bool usable = false; ///< All parts are there, of the types they must have.
+
+  bool merges_with(const Module& other) const {
+    return usable && other.usable && format == other.format &&
+        (!format.is_quantized() || scale_dtype == other.scale_dtype);
+  }
+};
+
+PlanState::PlanState(
+    Checkpoint checkpoint,
+    const ModelArgs& args,
+    PlanOptions options)
+    : checkpoint_(std::move(checkpoint)), quantization_(args.quantization),
+      options_(options), tied_(args.tie_word_embeddings) {
+  dtype_ = default_dtype(args);
+}
+
+PlanState::PlanState(
+    std::uint64_t seed,
+    const ModelArgs& args,
+    PlanOptions options)
+    : quantization_(args.quantization), options_(options),
+      tied_(args.tie_word_embeddings), seed_(seed) {
+  dtype_ = default_dtype(args);
+}
+
+mx::Dtype PlanState::default_dtype(const ModelArgs& args) const {
+  if (options_.widen) {
+    return mx::float32;
+  }
+  if (options_.dtype) {
+    return *options_.dtype;
+  }
+  if (checkpoint_ && checkpoint_->is_gguf()) {
+    return mx::float16;
+  }
+  // Conversions often keep the original's "bfloat16" in config.json beside
+  // float16 scales; what the products compute in follows the scales.
+  const std::string embedding = "model.embed_tokens";
+  if (checkpoint_) {
+    const auto* scales = checkpoint_->find(embedding + ".scales");
+    if (scales != nullptr && is_float(scales->type)) {
+      return to_dtype(scales->type);
+    }
+  }
+  if (args.dtype) {
+    if (*args.dtype == "float32") {
+      return mx::float32;
+    }
+    if (*args.dtype == "float16") {
+      return mx::float16;
+    }
+    if (*args.dtype == "bfloat16") {
+      return mx::bfloat16;
+    }
+    args.config.fail(
+        args.config.has("torch_dtype") ? "torch_dtype" : "dtype",
+        "expected bfloat16, float16 or float32, found \"" + *args.dtype + "\"");
+  }
+  if (checkpoint_) {
+    for (const auto* name :
+         {"model.embed_tokens.weight", "model.norm.weight"}) {
+      const auto* tensor = checkpoint_->find(name);
+      if (tensor != nullptr && is_float(tensor->type)) {
+        return to_dtype(tensor->type);
+      }
+    }
+  }
+  return mx::bfloat16;
+}
+
+mx::Dtype PlanState::scale_dtype(StoredType type) const {
+  if (!is_float(type)) {
+    return mx::uint8;
+  }
+  // float32 holds every scale. Else they stay as stored unless asked for: a
+  // float16 scale as bfloat16 would change the weights.
+  if (options_.widen || options_.dtype || dtype_ == mx::float32) {
+    return dtype_;
+  }
+  return to_dtype(type);
+}
+
+bool PlanState::has(std::string_view name) const {
+  return checkpoint_ && checkpoint_->find(name) != nullptr;
+}
+
+void PlanState::missing(const std::string& name) {
+  problems_.push_back({checkpoint_->path(), name, "is missing"});
+}
+
+void PlanState::problem(const StoredTensor& tensor, const std::string& reason) {
+  problems_.push_back({tensor.path(), printable(tensor.source_name), reason});
+}
+
+bool PlanState::check_shape(
+    const StoredTensor& tensor,
+    const std::vector<std::int64_t>& expected) {
+  if (tensor.shape == expected) {
+    return true;
+  }
+  problem(
+      tensor,
+      "has shape " + to_string(tensor.shape) + ", expected " +
+          to_string(expected));
+  return false;
+}
+
+mx::array PlanState::allocate(mx::Shape shape, mx::Dtype dtype) {
+  std::size_t n_bytes = dtype.size();
+  for (const auto dim : shape) {
+    n_bytes *= static_cast<std::size_t>(dim);
+  }
+  auto data = mx::allocator::malloc(n_bytes);
+  auto buffer = data.buffer();
+  if (n_bytes > 0 && buffer.raw_ptr() == nullptr) {
+    throw Error(
+        "cannot allocate " + std::to_string(n_bytes) + " bytes for weights");
+  }
+  return arrays_.emplace_back(std::move(data), std::move(shape), dtype);
+}
+
+// The piece-wise copy of rows whose bytes lie after each other in each piece.
+void PlanState::copy_rows(
+    const StoredTensor& tensor,
+    const RowRange& range,
+    RowCodec codec,
+    std::array<RowTarget, 3> targets) {
+  const bool is_vector = tensor.shape.size() == 1;
+  const auto n_rows = is_vector ? static_cast<std::uint64_t>(tensor.shape[0])
+                                : row_count(tensor.shape);
+  const auto row_bytes = tensor.n_bytes() / n_rows;
+  const auto rows_per_piece = n_rows / tensor.pieces.size();
+  auto first = range.first;
+  auto target_row = range.target_row;
+  const auto end = range.first + range.count;
+  while (first < end) {
+    const auto& piece = tensor.pieces[first / rows_per_piece];
+    const auto in_piece = first % rows_per_piece;
+    RowCopy copy;
+    copy.tensor = tensor.source_name;
+    copy.file = piece.file;
+    copy.offset = piece.offset + in_piece * row_bytes;
+    copy.n_rows = std::min(end - first, rows_per_piece - in_piece);
+    copy.row_elements =
+        is_vector ? 1 : static_cast<std::uint64_t>(tensor.shape.back());
+    copy.row_bytes = row_bytes;
+    copy.codec = codec;
+    copy.type = tensor.type;
+    copy.permuted_head_dim = tensor.permuted_head_dim;
+    copy.targets = targets;
+    for (auto& target : copy.targets) {
+      if (target.data != nullptr) {
+        target.data += target_row * target.row_bytes;
+      }
+    }
+    first += copy.n_rows;
+    target_row += copy.n_rows;
+    copies_.push_back(std::move(copy));
+  }
+}
+
+void PlanState::fill_random(const mx::array& array, float scale, float center) {
+  auto filled = array;
+  const auto target = target_of(filled);
+  RowCopy copy;
+  copy.n_rows = filled.nbytes() / target.row_bytes;
+  copy.row_elements = target.row_bytes / filled.itemsize();
+  copy.row_bytes = target.row_bytes;
+  copy.codec = RowCodec::random;
+  copy.targets[0] = target;
+  copy.random_scale = scale;
+  copy.random_center = center;
+  copy.seed = seed_;
+  seed_ += filled.size();
+  copies_.push_back(std::move(copy));
+}
+
+mx::array PlanState::take_vector(
+    std::span<const std::string> names,
+    std::span<const int> sizes) {
+  int sum = 0;
+  for (const int size : sizes) {
+    sum += size;
+  }
+  auto out = allocate({sum}, dtype_);
+  if (!checkpoint_) {
+    const bool is_norm = names.front().ends_with("norm.weight");
+    fill_random(out, 0.1f, is_norm ? 1.0f : 0.0f);
+    return out;
+  }
+  std::uint64_t target_row = 0;
+  for (std::size_t idx = 0; idx < names.size(); ++idx) {
+    const auto count = static_cast<std::uint64_t>(sizes[idx]);
+    const auto* tensor = checkpoint_->find(names[idx]);
+    if (tensor == nullptr) {
+      missing(names[idx]);
+      continue;
+    }
+    taken_.insert(names[idx]);
+    if (!is_float(tensor->type)) {
+      problem(
+          *tensor,
+          "is stored as " + tensor->type_name + ", expected F32, F16 or BF16");
+    } else if (check_shape(*tensor, {sizes[idx]})) {
+      const auto codec =
+          to_dtype(tensor->type) == dtype_ ? RowCodec::raw : RowCodec::floats;
+      copy_rows(*tensor, {0, count, target_row}, codec, {target_of(out)});
+    }
+    target_row += count;
+  }
+  return out;
+}
+
+std::optional<QuantFormat> PlanState::configured_format(
+    const std::string& module,
+    const StoredTensor* weight) const {
+  const auto plain = QuantFormat{};
+  if (!quantization_) {
+    return std::nullopt;
+  }
+  // Overrides use our names, or those of the file (some exporters').
+  const auto& modules = quantization_->modules;
+  auto found = modules.find(module);
+  if (found == modules.end() && weight != nullptr) {
+    found = modules.find(without_weight(weight->source_name));
+  }
+  if (found != modules.end()) {
+    return found->second.value_or(plain);
+  }
+  const bool has_scales = !checkpoint_ || has(module + ".scales");
+  return has_scales ? quantization_->format : plain;
+}
+
+PlanState::Module
+PlanState::random_module(const std::string& module, int in) const {
+  Module out;
+  out.format = configured_format(module, nullptr).value_or(QuantFormat{});
+  if (out.format.is_quantized() && in % out.format.group_size != 0) {
+    out.format = {}; // as converters leave such matrices
+  }
+  out.scale_dtype =
+      out.format.mode == QuantMode::affine ? dtype_ : mx::Dtype(mx::uint8);
+  out.usable = true;
+  return out;
+}
+
+PlanState::Module PlanState::resolve(const std::string& module, int in) {
+  if (!checkpoint_) {
+    return random_module(module, in);
+  }
+  Module out;
+  out.weight = checkpoint_->find(module + ".weight");
+  if (out.weight == nullptr) {
+    return out;
+  }
+  if (const auto format = block_format(out.weight->type)) {
+    out.format = *format;
+    out.scale_dtype = scale_dtype(StoredType::f16);
+    out.usable = true;
+    return out;
+  }
+  out.format = configured_format(module, out.weight).value_or(QuantFormat{});
+  if (!out.format.is_quantized()) {
+    out.usable = is_float(out.weight->type);
+    return out;
+  }
+  out.scales = checkpoint_->find(module + ".scales");
+  const bool affine = out.format.mode == QuantMode::affine;
+  if (affine) {
+    out.biases = checkpoint_->find(module + ".biases");
+  }
+  out.usable = out.weight->type == StoredType::u32 && out.scales != nullptr &&
+      in % out.format.group_size == 0 &&
+      (affine ? is_float(out.scales->type) && out.biases != nullptr &&
+               out.biases->type == out.scales->type
+              : out.scales->type == StoredType::u8);
+  if (out.scales != nullptr) {
+    out.scale_dtype = scale_dtype(out.scales->type);
+  }
+  return out;
+}
+
+std::optional<Matrix> PlanState::take_matrix(
+    std::span<const ModulePart> parts,
+    int in,
+    int n_experts) {
+  std::vector<Module> modules;
+  for (const auto& part : parts) {
+    modules.push_back(resolve(part.module, in));
+    if (parts.size() > 1 && !modules.front().merges_with(modules.back())) {
+      return std::nullopt;
+    }
+  }
+  int rows = 0; // of one expert
+  for (const auto& part : parts) {
+    rows += part.out;
+  }
+  const auto shape = [&](int last) {
+    return n_experts > 0 ? mx::Shape{n_experts, rows, last}
+                         : mx::Shape{rows, last};
+  };
+  const auto format = modules.front().format;
+  const bool packed = format.is_quantized() && modules.front().usable;
+  Matrix matrix{
+      allocate(
+          shape(
+              packed ? static_cast<int>(std::int64_t{in} * format.bits / 32)
+                     : in),
+          packed ? mx::uint32 : dtype_),
+      std::nullopt,
+      std::nullopt,
+      packed ? format : QuantFormat{}};
+  if (packed) {
+    const auto dtype = modules.front().scale_dtype;
+    matrix.scales = allocate(shape(in / format.group_size), dtype);
+    if (format.mode == QuantMode::affine) {
+      matrix.biases = allocate(shape(in / format.group_size), dtype);
+    }
+  }
+  if (!checkpoint_) {
+    fill_random_matrix(matrix, in);
+    return matrix;
+  }
+  std::uint64_t begin = 0;
+  for (std::size_t idx = 0; idx < parts.size(); ++idx) {
+    const auto out = static_cast<std::uint64_t>(parts[idx].out);
+    if (check_module(parts[idx], modules[idx], in, n_experts)) {
+      std::vector<RowRange> ranges;
+      if (parts.size() == 1) {
+        ranges.push_back(
+            {0, out * static_cast<std::uint64_t>(std::max(1, n_experts)), 0});
+      }
+      for (int expert = 0; parts.size() > 1 && expert < std::max(1, n_experts);
+           ++expert) {
+        const auto e = static_cast<std::uint64_t>(expert);
+        ranges.push_back(
+            {e * out, out, e * static_cast<std::uint64_t>(rows) + begin});
+      }
+      copy_module(modules[idx], matrix, ranges);
+    }
+    begin += out;
+  }
+  return matrix;
+}
+
+void PlanState::fill_random_matrix(const Matrix& matrix, int in) {
+  // Products of unit rows stay near one: the noise is that of 1 / sqrt(in).
+  const float spread = 1.7f / std::sqrt(static_cast<float>(in));
+  const auto& format = matrix.format;
+  fill_random(matrix.weight, spread, 0.0f);
+  if (format.mode == QuantMode::affine) {
+    const auto half = static_cast<float>((1 << format.bits) - 1) / 2.0f;
+    fill_random(*matrix.scales, 0.0f, spread / half);
+    fill_random(*matrix.biases, 0.0f, -spread);
+  } else if (format.is_quantized()) {
+    // Bytes: 2^-6 as E8M0, or 2^-4 as E4M3, near `spread` for common sizes.
+    fill_random(
+        *matrix.scales,
+        0.0f,
+        format.mode == QuantMode::nvfp4 ? float{0x18} : 121.0f);
+  }
+}
+
+// Marks what the part consists of as taken and notes all that is wrong with it.
+bool PlanState::check_module(
+    const ModulePart& part,
+    const Module& module,
+    int in,
+    int n_experts) {
+  const auto with_rows = [&](std::int64_t last) {
+    return n_experts > 0 ? std::vector<std::int64_t>{n_experts, part.out, last}
+                         : std::vector<std::int64_t>{part.out, last};
+  };
+  if (module.weight == nullptr) {
+    missing(part.module + ".weight");
+    return false;
+  }
+  const auto& weight = *module.weight;
+  const auto& format = module.format;
+  taken_.insert(part.module + ".weight");
+  if (block_format(weight.type)) {
+    return check_shape(weight, with_rows(in));
+  }
+  if (!format.is_quantized()) {
+    if (is_float(weight.type)) {
+      return check_shape(weight, with_rows(in));
+    }
+    problem(weight, "is stored as " + weight.type_name + ", " + cure(weight));
+    return false;
+  }
+  bool valid = true;
+  if (weight.type != StoredType::u32) {
+    problem(
+        weight,
+        "is stored as " + weight.type_name +
+            ", expected U32 for the configured quantization (" +
+            describe(format) + ")");
+    valid = false;
+  }
+  if (in % format.group_size != 0) {
+    problem(
+        weight,
+        "has an input of " + std::to_string(in) +
+            ", expected a multiple of the group size " +
+            std::to_string(format.group_size));
+    valid = false;
+  }
+  valid = valid &&
+      check_shape(weight, with_rows(std::int64_t{in} * format.bits / 32));
+  const auto check_part = [&](const StoredTensor* tensor,
+                              const std::string& name) {
+    if (tensor == nullptr) {
+      missing(name);
+      return false;
+    }
+    taken_.insert(name);
+    const bool affine = format.mode == QuantMode::affine;
+    const bool typed = affine ? is_float(tensor->type) &&
+            (module.scales == nullptr || tensor->type == module.scales->type)
+                              : tensor->type == StoredType::u8;
+    if (!typed) {
+      problem(
+          *tensor,
+          "is stored as " + tensor->type_name + ", expected " +
+              (affine ? "one float type for scales and biases" : "U8") + " (" +
+              describe(format) + ")");
+    }
+    return typed && check_shape(*tensor, with_rows(in / format.group_size));
+  };
+  valid = check_part(module.scales, part.module + ".scales") && valid;
+  if (format.mode == QuantMode::affine) {
+    valid = check_part(module.biases, part.module + ".biases") && valid;
+  }
+  return valid;
+}
+
+std::string PlanState::cure(const StoredTensor& weight) const {
+  if (checkpoint_->is_gguf()) {
+    return "which cannot be read yet; use a GGUF file of F32, F16, BF16, "
+           "Q4_0, Q4_1 and Q8_0 tensors";
+  }
+  if (weight.type == StoredType::u32 && !quantization_) {
+    return "expected F32, F16 or BF16; config.json lacks \"quantization\"";
+  }
+  return "expected F32, F16 or BF16";
+}
+
+void PlanState::copy_module(
+    const Module& module,
+    const Matrix& matrix,
+    std::span<const RowRange> ranges) {
+  auto weight = matrix.weight;
+  const auto& stored = *module.weight;
+  for (const auto& range : ranges) {
+    if (block_format(stored.type)) {
+      auto scales = *matrix.scales;
+      auto biases = *matrix.biases;
+      copy_rows(
+          stored,
+          range,
+          block_codec(stored.type),
+          {target_of(weight), target_of(scales), target_of(biases)});
+      continue;
+    }
+    const auto copy = [&](const StoredTensor& tensor, mx::array array) {
+      const bool same =
+          !is_float(tensor.type) || to_dtype(tensor.type) == array.dtype();
+      copy_rows(
+          tensor,
+          range,
+          same ? RowCodec::raw : RowCodec::floats,
+          {target_of(array)});
+    };
+    copy(stored, weight);
+    if (matrix.scales) {
+      copy(*module.scales, *matrix.scales);
+    }
+    if (matrix.biases) {
+      copy(*module.biases, *matrix.biases);
+    }
+  }
+}
+
+std::uint64_t PlanState::n_bytes() const {
+  std::uint64_t sum = 0;
+  for (const auto& copy : copies_) {
+    sum += copy.n_bytes();
+  }
+  return sum;
+}
+
+void PlanState::note_left_over() {
+  if (!checkpoint_) {
+    return;
+  }
+  for (const auto& [name, tensor] : checkpoint_->tensors()) {
+    const bool ignored = tied_ && name.starts_with("lm_head.");
+    if (!taken_.contains(name) && !ignored) {
+      problem(tensor, "is left over: this model has no such tensor");
+    }
+  }
+}
+
+void PlanState::report() const {
+  if (problems_.empty()) {
+    return;
+  }
+  const auto& first = problems_.front();
+  std::string reason = first.reason;
+  if (problems_.size() > 1) {
+    reason += "; and " + std::to_string(problems_.size() - 1) + " more:";
+    for (std::size_t idx = 1; idx < problems_.size(); ++idx) {
+      reason += "\n  " + problems_[idx].tensor + ": " + problems_[idx].reason;
+    }
+  }
+  throw TensorError(first.path, first.tensor, reason);
+}
+
+void PlanState::read(int n_threads, const LoadProgress& progress) {
+  note_left_over();
+  report();
+  if (n_threads <= 0) {
+    n_threads = static_cast<int>(std::thread::hardware_concurrency());
+  }
+  run_copies(copies_, n_threads, progress);
+  copies_.clear();
+  arrays_.clear();
+}
+
+} // namespace qwen3_mlx

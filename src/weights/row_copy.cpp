@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MIT
+#include "weights/row_copy.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "formats/checked.h"
+#include "mlx/types/half_types.h"
+#include "qwen3_mlx/error.h"
+#include "weights/ggml_blocks.h"
+
+namespace qwen3_mlx {
+namespace {
+
+// Large enough that a read is worth its system call, small enough that the
+// scratch of a thread stays in its cache level and threads share the work.
+constexpr std::uint64_t chunk_bytes = std::uint64_t{4} << 20;
+
+/// A part of one copy.
+struct Chunk {
+  const RowCopy* copy;
+  std::uint64_t first_row;
+  std::uint64_t n_rows;
+};
+
+std::vector<Chunk> cut(const std::vector<RowCopy>& copies) {
+  std::vector<Chunk> chunks;
+  for (const auto& copy : copies) {
+    const auto step = std::max<std::uint64_t>(1, chunk_bytes / copy.row_bytes);
+    for (std::uint64_t row = 0; row < copy.n_rows; row += step) {
+      chunks.push_back({&copy, row, std::min(step, copy.n_rows - row)});
+    }
+  }
+  return chunks;
+}
+
+template <typename From, typename To>
+void convert(const std::byte* from, std::byte* to, std::uint64_t count) {
+  for (std::uint64_t idx = 0; idx < count; ++idx) {
+    From value;
+    std::memcpy(&value, from + idx * sizeof(From), sizeof(From));
+    const To out(static_cast<float>(value));
+    std::memcpy(to + idx * sizeof(To), &out, sizeof(To));
+  }
+}
+
+template <typename From>
+void convert_from(
+    const std::byte* from,
+    const RowTarget& target,
+    std::byte* to,
+    std::uint64_t count) {
+  if (target.dtype == mx::float32) {
+    convert<From, float>(from, to, count);
+  } else if (target.dtype == mx::float16) {
+    convert<From, mx::float16_t>(from, to, count);
+  } else {
+    convert<From, mx::bfloat16_t>(from, to, count);
+  }
+}
+
+/// Where row `row` of the file belongs: rows of a head lie as (pair, half).
+std::uint64_t target_row(const RowCopy& copy, std::uint64_t row) {
+  if (copy.permuted_head_dim == 0) {
+    return row;
+  }
+  const auto head_dim = static_cast<std::uint64_t>(copy.permuted_head_dim);
+  const auto in_head = row % head_dim;
+  const auto pair = in_head / 2;
+  const auto half = in_head % 2;
+  return row - in_head + half * (head_dim / 2) + pair;
+}
+
+/// One row of ggml blocks: the packed numbers, and per block a scale and bias.
+void unpack_blocks(
+    const RowCopy& copy,
+    const std::byte* from,
+    std::uint64_t to_row) {
+  std::array<std::byte*, 3> to{};
+  for (std::size_t idx = 0; idx < to.size(); ++idx) {
+    to[idx] = copy.targets[idx].data + to_row * copy.targets[idx].row_bytes;
+  }
+  const auto block_bytes = ggml_block_bytes(copy.codec);
+  const auto n_blocks = copy.row_bytes / block_bytes;
+  const auto packed_bytes = copy.targets[0].row_bytes / n_blocks;
+  for (std::uint64_t idx = 0; idx < n_blocks; ++idx) {
+    const auto affine = unpack_ggml_block(
+        copy.codec, from + idx * block_bytes, to[0] + idx * packed_bytes);
+    const std::array<mx::float16_t, 2> pair = {affine.scale, affine.bias};
+    for (std::size_t which = 0; which < pair.size(); ++which) {
+      if (!std::isfinite(static_cast<float>(pair[which]))) {
+        throw TensorError(
+            copy.file->path(),
+            printable(copy.tensor),
+            "block " + std::to_string(idx) + " of a row has a scale of " +
+                std::to_string(static_cast<float>(affine.scale)) +
+                ", too large for float16 weights or not a number");
+      }
+      const auto& target = copy.targets[1 + which];
+      convert_from<mx::float16_t>(
+          reinterpret_cast<const std::byte*>(&pair[which]),
+          target,
+          to[1 + which] + idx * target.dtype.size(),
+          1);
+    }
+  }
+}
+
+/// SplitMix64, one number a counter, so that any row can be made alone.
+std::uint64_t noise(std::uint64_t counter) {
+  std::uint64_t z = counter * 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+void fill_random(const RowCopy& copy, std::uint64_t row) {
+  const auto& target = copy.targets[0];
+  auto* to = target.data + row * target.row_bytes;
+  const auto first = copy.seed + row * copy.row_elements;
+  const auto itemsize = target.dtype.size();
+  for (std::uint64_t idx = 0; idx < copy.row_elements; ++idx) {
+    const auto bits = noise(first + idx);
+    if (mx::issubdtype(target.dtype, mx::floating)) {
+      const auto unit = static_cast<float>(bits >> 40) * 0x1p-23f - 1.0f;
+      const float value = copy.random_center + copy.random_scale * unit;
+      convert_from<float>(
+          reinterpret_cast<const std::byte*>(&value),
+          target,
+          to + idx * itemsize,
+          1);
+    } else if (itemsize == 1) {
+      // Scales of the fp modes: exponents near 1 in both of their formats.
+      to[idx] = static_cast<std::byte>(copy.random_center);
+    } else {
+      std::memcpy(to + idx * itemsize, &bits, itemsize);
+    }
+  }
+}
+
+void decode_row(
+    const RowCopy& copy,
+    const std::byte* from,
+    std::uint64_t to_row) {
+  const auto& target = copy.targets[0];
+  auto* to = target.data + to_row * target.row_bytes;
+  switch (copy.codec) {
+  case RowCodec::raw:
+    std::memcpy(to, from, copy.row_bytes);
+    break;
+  case RowCodec::floats:
+    if (copy.type == StoredType::f32) {
+      convert_from<float>(from, target, to, copy.row_elements);
+    } else if (copy.type == StoredType::f16) {
+      convert_from<mx::float16_t>(from, target, to, copy.row_elements);
+    } else {
+      convert_from<mx::bfloat16_t>(from, target, to, copy.row_elements);
+    }
+    break;
+  case RowCodec::q4_0:
+  case RowCodec::q4_1:
+  case RowCodec::q8_0:
+    unpack_blocks(copy, from, to_row);
+    break;
+  case RowCodec::random:
+    break;
+  }
+}
+
+void run_chunk(const Chunk& chunk, std::vector<std::byte>& scratch) {
+  const auto& copy = *chunk.copy;
+  if (copy.codec == RowCodec::random) {
+    for (std::uint64_t row = 0; row < chunk.n_rows; ++row) {
+      fill_random(copy, chunk.first_row + row);
+    }
+    return;
+  }
+  const auto offset = copy.offset + chunk.first_row * copy.row_bytes;
+  const auto n_bytes = static_cast<std::size_t>(chunk.n_rows * copy.row_bytes);
+  const bool direct =
+      copy.codec == RowCodec::raw && copy.permuted_head_dim == 0;
+  if (!direct && scratch.size() < n_bytes) {
+    scratch.resize(n_bytes);
+  }
+  auto* to = direct ? copy.targets[0].data + chunk.first_row * copy.row_bytes
+                    : scratch.data();
+  try {
+    copy.file->read(offset, n_bytes, to);
+  } catch (const FileError& error) {
+    const auto prefix = error.path().string().size() + 2;
+    throw TensorError(
+        error.path(),
+        printable(copy.tensor),
+        "the file " + std::string(error.what()).substr(prefix));
+  }
+  for (std::uint64_t row = 0; !direct && row < chunk.n_rows; ++row) {
+    decode_row(
+        copy,
+        scratch.data() + row * copy.row_bytes,
+        target_row(copy, chunk.first_row + row));
+  }
+}
+
+/// The work that the threads of one call share.
+class Run {
+ public:
+  explicit Run(std::vector<Chunk> chunks) : chunks_(std::move(chunks)) {}
+
+  /// Takes chunks until none is left or one has failed anywhere.
+  void work(const std::function<void(std::uint64_t)>& progress) {
+    std::vector<std::byte> scratch;
+    while (!failed_) {
+      const auto idx = next_++;
+      if (idx >= chunks_.size()) {
+        return;
+      }
+      try {
+        const auto& chunk = chunks_[idx];
+        run_chunk(chunk, scratch);
+        const auto n_bytes = chunk.n_rows * chunk.copy->row_bytes;
+        const auto done = done_bytes_ += n_bytes;
+        if (progress) {
+          progress(done);
+        }
+      } catch (...) {
+        const std::lock_guard lock(mutex_);
+        if (!error_) {
+          error_ = std::current_exception();
+        }
+        failed_ = true;
+      }
+    }
+  }
+
+  /// After all threads have ended.
+  void rethrow() const {
+    if (error_) {
+      std::rethrow_exception(error_);
+    }
+  }
+
+  std::size_t size() const {
+    return chunks_.size();
+  }
+
+ private:
+  const std::vector<Chunk> chunks_;
+  std::atomic<std::size_t> next_ = 0;
+  std::atomic<std::uint64_t> done_bytes_ = 0;
+  std::atomic<bool> failed_ = false;
+  std::mutex mutex_;
+  std::exception_ptr error_; // guarded by mutex_ while threads run
+};
+
+/// Joins on every way out.
+class Threads {
+ public:
+  ~Threads() {
+    for (auto& thread : threads_) {
+      thread.join();
+    }
+  }
+  template <typename Work>
+  void start(Work work) {
+    threads_.emplace_back(std::move(work));
+  }
+
+ private:
+  std::vector<std::thread> threads_;
+};
+
+} // namespace
+
+void run_copies(
+    const std::vector<RowCopy>& copies,
+    int n_threads,
+    const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+  std::uint64_t total = 0;
+  for (const auto& copy : copies) {
+    total += copy.n_bytes();
+  }
+  Run run(cut(copies));
+  const auto n_workers = std::min<std::size_t>(
+      static_cast<std::size_t>(std::max(1, n_threads)), run.size());
+  {
+    Threads threads;
+    for (std::size_t idx = 1; idx < n_workers; ++idx) {
+      threads.start([&run] { run.work({}); });
+    }
+    std::function<void(std::uint64_t)> report;
+    if (progress) {
+      report = [&](std::uint64_t done) { progress(done, total); };
+    }
+    run.work(report);
+  }
+  run.rethrow();
+  if (progress) {
+    progress(total, total);
+  }
+}
+
+} // namespace qwen3_mlx
