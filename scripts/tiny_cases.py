@@ -140,7 +140,13 @@ def case_configs() -> dict[str, tuple[dict, list[dict]]]:
     )
     cases["qwen2-llama3"] = parameters(dense, "qwen2", LLAMA3)
     cases["qwen2-sliding"] = (
-        dense("qwen2", num_hidden_layers=4, max_window_layers=2, **sliding),
+        dense(
+            "qwen2",
+            num_hidden_layers=4,
+            max_window_layers=2,
+            num_attention_heads=2,
+            **sliding,
+        ),
         no_sliding + [{"max_window_layers": 0}, {"sliding_window": 13}],
     )
     layer_types = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -213,6 +219,7 @@ def case_configs() -> dict[str, tuple[dict, list[dict]]]:
             num_hidden_layers=4,
             decoder_sparse_step=2,
             mlp_only_layers=[3],
+            num_attention_heads=2,
         ),
         [],
     )
@@ -223,7 +230,14 @@ def case_configs() -> dict[str, tuple[dict, list[dict]]]:
     cases["qwen2_moe-yarn"] = parameters(moe, "qwen2_moe", YARN)
     cases["qwen2_moe-llama3"] = scaled(moe, "qwen2_moe", LLAMA3)
     cases["qwen2_moe-sliding"] = (
-        moe("qwen2_moe", num_hidden_layers=4, max_window_layers=2, **sliding),
+        moe(
+            "qwen2_moe",
+            num_hidden_layers=4,
+            max_window_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            **sliding,
+        ),
         no_sliding + [{"max_window_layers": 4}],
     )
 

@@ -183,6 +183,8 @@ Config config_from_gguf(const GgufFile& file) {
   map_rope(map, file);
   map_experts(map, file);
   map_vocabulary(map, file);
+  // GGUF has no key for it: the tensors are there or not.
+  map.json["attention_bias"] = file.find("blk.0.attn_q.bias") != nullptr;
   map.json["torch_dtype"] = "float16";
   return Config::parse(file.path(), map.json.dump());
 }
