@@ -1,72 +1,85 @@
 # Third-party libraries: an installed one first, else a pinned download.
-# Every version of the project is named here and nowhere else.
+# Every version and hash of the project is named here and nowhere else.
 
 include(FetchContent)
+
+# Own kernels include MLX's non-public headers, which change without notice:
+# they are built against exactly this version. Another one of the same series
+# gets stock operations only.
 set(QWEN3_MLX_MLX_VERSION 0.32.4)
+
+# qwen3_mlx_download(<name> <url> <sha256>): the library from its source, its
+# own tests, examples and install rules left out.
+macro(qwen3_mlx_download name url sha256)
+  message(STATUS "${name}: not installed, building ${url}")
+  FetchContent_Declare(
+    ${name}
+    URL ${url}
+    URL_HASH SHA256=${sha256}
+    SYSTEM)
+  FetchContent_MakeAvailable(${name})
+endmacro()
 
 find_package(Threads REQUIRED)
 
 find_package(simdjson CONFIG QUIET)
 if(NOT simdjson_FOUND)
-  FetchContent_Declare(
-    simdjson
-    URL https://github.com/simdjson/simdjson/archive/refs/tags/v3.0.1.tar.gz
-        SYSTEM)
-  FetchContent_MakeAvailable(simdjson)
+  qwen3_mlx_download(
+    simdjson https://github.com/simdjson/simdjson/archive/v3.0.1.tar.gz
+    156b1bc5eb0561b2bd166b46d191fd3d95a3e709cc63761477d3b7aec2b6e9ed)
 endif()
 
 find_package(nlohmann_json 3.9 CONFIG QUIET)
 if(NOT nlohmann_json_FOUND)
-  FetchContent_Declare(
+  qwen3_mlx_download(
     nlohmann_json
-    URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
-        SYSTEM)
-  FetchContent_MakeAvailable(nlohmann_json)
+    https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
+    d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d)
 endif()
 
-# utf8proc has no CMake package in the distributions; pkg-config knows it.
-find_package(PkgConfig QUIET)
-if(PkgConfig_FOUND)
-  pkg_check_modules(libutf8proc QUIET IMPORTED_TARGET libutf8proc)
-endif()
-if(libutf8proc_FOUND)
-  add_library(qwen3_mlx_utf8proc INTERFACE)
-  target_link_libraries(qwen3_mlx_utf8proc INTERFACE PkgConfig::libutf8proc)
-else()
-  FetchContent_Declare(
-    utf8proc
-    URL https://github.com/JuliaStrings/utf8proc/archive/refs/tags/v2.8.0.tar.gz
-        SYSTEM)
-  FetchContent_MakeAvailable(utf8proc)
-  add_library(qwen3_mlx_utf8proc INTERFACE)
+# The distributions' utf8proc has no CMake package; pkg-config knows it, under
+# a version that is not the library's.
+include(Utf8proc)
+if(NOT TARGET qwen3_mlx_utf8proc)
+  set(UTF8PROC_INSTALL ON)
+  qwen3_mlx_download(
+    utf8proc https://github.com/JuliaStrings/utf8proc/archive/v2.8.0.tar.gz
+    a0a60a79fe6f6d54e7d411facbfcc867a6e198608f2cd992490e46f04b1bcecc)
+  set_target_properties(utf8proc PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  add_library(qwen3_mlx_utf8proc INTERFACE IMPORTED GLOBAL)
   target_link_libraries(qwen3_mlx_utf8proc INTERFACE utf8proc)
 endif()
 
-if(NOT QWEN3_MLX_TEXT_ONLY)
-  # MLX inside a Python wheel: ask the project's own environment, then the
-  # user's, where its CMake package lies.
-  if(NOT MLX_DIR AND NOT MLX_ROOT)
-    find_program(
-      QWEN3_MLX_PYTHON
-      NAMES python3
-      HINTS ${PROJECT_SOURCE_DIR}/.venv/bin)
-    if(QWEN3_MLX_PYTHON)
+if(NOT QWEN3_MLX_TEXT_ONLY AND NOT TARGET mlx)
+  # MLX inside a Python wheel: its module says where the CMake package lies.
+  # The project's own environment is asked first, then the user's.
+  if(NOT MLX_DIR AND NOT MLX_ROOT AND NOT CMAKE_CROSSCOMPILING)
+    foreach(python ${PROJECT_SOURCE_DIR}/.venv/bin/python3 python3)
       execute_process(
-        COMMAND ${QWEN3_MLX_PYTHON} -m mlx --cmake-dir
+        COMMAND ${python} -m mlx --cmake-dir
         OUTPUT_VARIABLE mlx_wheel_dir
         OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET
         RESULT_VARIABLE mlx_wheel_result)
       if(mlx_wheel_result EQUAL 0)
         list(APPEND CMAKE_PREFIX_PATH ${mlx_wheel_dir})
       endif()
-    endif()
+    endforeach()
   endif()
   find_package(MLX 0.32 CONFIG QUIET)
-  if(NOT MLX_FOUND)
+  if(MLX_FOUND)
+    message(STATUS "MLX ${MLX_VERSION}: ${MLX_DIR}")
+    if(NOT MLX_VERSION VERSION_EQUAL QWEN3_MLX_MLX_VERSION)
+      message(WARNING "MLX is ${MLX_VERSION}; own kernels need "
+                      "${QWEN3_MLX_MLX_VERSION}")
+    endif()
+  else()
+    # Built from source this takes long; a wheel is better: scripts/demo.
+    message(STATUS "MLX: not installed, building v${QWEN3_MLX_MLX_VERSION}")
     FetchContent_Declare(
       MLX
       GIT_REPOSITORY https://github.com/ml-explore/mlx.git
       GIT_TAG v${QWEN3_MLX_MLX_VERSION}
+      GIT_SHALLOW ON
       SYSTEM)
     set(MLX_BUILD_TESTS OFF)
     set(MLX_BUILD_EXAMPLES OFF)
@@ -78,21 +91,19 @@ endif()
 if(QWEN3_MLX_BUILD_TESTS)
   find_package(GTest QUIET)
   if(NOT GTest_FOUND)
-    FetchContent_Declare(
-      googletest
-      URL https://github.com/google/googletest/archive/refs/tags/v1.14.0.tar.gz
-          SYSTEM)
-    FetchContent_MakeAvailable(googletest)
+    set(INSTALL_GTEST OFF)
+    qwen3_mlx_download(
+      googletest https://github.com/google/googletest/archive/v1.14.0.tar.gz
+      8ad598c73ad796e0d8280b082cebd82a630d73e73cd3c70057938a6501bba5d7)
   endif()
 endif()
 
 if(QWEN3_MLX_BUILD_PROGRAM)
   find_package(CLI11 CONFIG QUIET)
   if(NOT CLI11_FOUND)
-    FetchContent_Declare(
-      CLI11
-      URL https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.2.tar.gz
-          SYSTEM)
-    FetchContent_MakeAvailable(CLI11)
+    set(CLI11_INSTALL OFF)
+    qwen3_mlx_download(
+      CLI11 https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.2.tar.gz
+      f2d893a65c3b1324c50d4e682c0cdc021dd0477ae2c048544f39eed6654b699a)
   endif()
 endif()
