@@ -1,0 +1,171 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154  # root, cache and logs are set by common.sh
+# SPDX-License-Identifier: MIT
+# The stages of scripts/test: what each runs, in what order, how the results
+# are counted. A stage is a function stage_NAME, "-" in its name as "_"; it may
+# call skip. The first line of stage_NAME's help is in list_stages.
+
+# shellcheck source=scripts/lib/checks.sh
+. "$root/scripts/lib/checks.sh"
+# shellcheck source=scripts/lib/cross.sh
+. "$root/scripts/lib/cross.sh"
+
+# shellcheck disable=SC2034  # read by scripts/test
+ci_stages=(format shell fast install text-asan tidy parity)
+rotating_stages=(macos-cross aarch64-cross asan fuzz cuda)
+# shellcheck disable=SC2034  # read by scripts/test
+all_stages=(
+  format shell fast install text-asan tidy-all parity long asan tsan fuzz
+  macos-cross aarch64-cross cuda
+)
+
+list_stages() {
+  cat <<'TEXT'
+fast           build/release, warnings as errors in CI; tests that are not long
+install        the packed tree runs elsewhere; a project that uses the package
+long           tests with the label long
+format         clang-format
+shell          shellcheck
+tidy           clang-tidy on files changed since the main branch
+tidy-all       clang-tidy on every file
+text-asan      parsers, tokenizer, templates under ASan and UBSan
+asan           the whole suite under ASan and UBSan
+tsan           the whole suite under ThreadSanitizer
+fuzz           each libFuzzer target for a while, from its seeds
+parity         against tokenizers, jinja2 and mlx-lm, in an own environment
+macos-cross    the program linked for macOS arm64
+aarch64-cross  unit tests as Linux arm64 under qemu
+cuda           the build for NVIDIA GPUs
+TEXT
+}
+
+is_stage() { declare -F "stage_${1//-/_}" >/dev/null; }
+
+# What does not run on every push takes its turn.
+stage_of_the_day() {
+  local day
+  day="$((10#$(date -u +%j)))"
+  echo "${rotating_stages[day % ${#rotating_stages[@]}]}"
+}
+
+passed=0
+failed=0
+skipped=0
+summary=()
+max_seconds="${QWEN3_MLX_STAGE_SECONDS:-1200}"
+
+# A stage that cannot run here says why and is counted as skipped.
+skip() {
+  note "skipped: $*"
+  return 77
+}
+
+run_stage() {
+  local name="$1" log result=passed status=0 begun=$SECONDS counted failures
+  log="$logs/stage-$name.log"
+  mkdir -p "$logs"
+  printf '\n'
+  say "Stage $name"
+  # The stage runs in a shell of its own, with a limit on its time. (macOS has
+  # no timeout, and there nothing is capped.)
+  local limit=()
+  have timeout && limit=(timeout --foreground "$max_seconds")
+  # shellcheck disable=SC2016  # expanded by that shell
+  ${limit[@]+"${limit[@]}"} "$BASH" -c '
+    set -euo pipefail
+    . "$1/scripts/lib/setup.sh"
+    . "$1/scripts/lib/stages.sh"
+    "stage_${2//-/_}"
+  ' stage "$root" "$name" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+  # ctest says "98% tests passed, 2 tests failed out of 100".
+  counted="$(sed -n 's/.* tests failed out of \([0-9]*\).*/\1/p' "$log" | awk '{n += $1} END {print n + 0}')"
+  failures="$(sed -n 's/.*passed, \([0-9]*\) tests failed out of.*/\1/p' "$log" | awk '{n += $1} END {print n + 0}')"
+  case $status in
+    0) ;;
+    77) result=skipped ;;
+    124) result="capped at $max_seconds s" ;;
+    *) result=FAILED ;;
+  esac
+  if [ "$counted" -gt 0 ]; then
+    passed=$((passed + counted - failures))
+    failed=$((failed + failures))
+    [ "$result" = FAILED ] && [ "$failures" = 0 ] && failed=$((failed + 1))
+  elif [ "$result" = passed ]; then
+    passed=$((passed + 1))
+  elif [ "$result" = FAILED ]; then
+    failed=$((failed + 1))
+  else
+    skipped=$((skipped + 1))
+  fi
+  summary+=("$(printf '%-14s %-16s %4d s' "$name" "$result" "$((SECONDS - begun))")")
+}
+
+report() {
+  printf '\n'
+  say "What ran, in $1 s:"
+  printf '    %s\n' "${summary[@]}"
+  printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+  [ "$failed" = 0 ]
+}
+
+# Output of failing tests only, and ctest's closing lines.
+run_ctest() {
+  local preset="$1"
+  shift
+  ctest --test-dir "$root/build/$preset" -j "$(num_jobs)" --output-on-failure "$@" |
+    grep -vE '^ *Start +[0-9]+:|^ *[0-9]+/[0-9]+ Test .* Passed |^Test project|^Internal ctest|^$'
+}
+
+stage_fast() {
+  ensure_default_model
+  build_preset release
+  run_ctest release -LE 'long|install'
+}
+
+stage_install() {
+  ensure_default_model
+  build_preset release
+  run_ctest release -L install -LE long
+}
+
+stage_long() {
+  ensure_default_model
+  build_preset release
+  run_ctest release -L long
+}
+
+stage_text_asan() {
+  build_preset text-asan
+  run_ctest text-asan -LE long
+}
+
+stage_asan() {
+  ensure_default_model
+  build_preset asan
+  # libmlx is not instrumented and keeps its buffers until the end.
+  ASAN_OPTIONS=detect_leaks=0 run_ctest asan -LE 'long|install' --timeout 600
+}
+
+stage_tsan() {
+  ensure_default_model
+  build_preset tsan
+  TSAN_OPTIONS="suppressions=$root/tests/tsan.supp" \
+    run_ctest tsan -LE 'long|install' --timeout 600
+}
+
+stage_fuzz() { run_fuzzers; }
+stage_format() { check_format; }
+stage_shell() { check_shell; }
+stage_tidy() { check_tidy changed; }
+stage_tidy_all() { check_tidy all; }
+stage_parity() { run_parity; }
+stage_macos_cross() { build_macos; }
+stage_aarch64_cross() { test_aarch64; }
+
+stage_cuda() {
+  [ -n "$(git -C "$root" ls-files '*.cu')" ] || skip "no CUDA sources yet"
+  have nvcc || skip "no nvcc"
+  make_venv .venv-cuda "$root/scripts/requirements-mlx-cuda.txt"
+  build_preset cuda -- \
+    "-DMLX_DIR=$("$root/.venv-cuda/bin/python" -m mlx --cmake-dir)"
+}
