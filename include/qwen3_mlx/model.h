@@ -16,6 +16,7 @@
 #include "qwen3_mlx/kv_cache.h"
 #include "qwen3_mlx/matrix.h"
 #include "qwen3_mlx/model_args.h"
+#include "qwen3_mlx/nn/model_impl.h"
 #include "qwen3_mlx/step_input.h"
 
 namespace qwen3_mlx {
@@ -43,14 +44,6 @@ struct TensorSummary {
   std::vector<std::int64_t> shape;
   std::uint64_t n_bytes = 0;
   QuantFormat format; ///< Of the matrix it belongs to.
-};
-
-/// What an architecture implements; see models/registry.h.
-class ModelImpl {
- public:
-  virtual ~ModelImpl() = default;
-  /// Logits [R, vocab_size] of step.logits_rows.
-  virtual mx::array forward(const StepInput& step) const = 0;
 };
 
 /// A decoder-only language model. Copies share the weights, which are

@@ -8,9 +8,10 @@
 #include <vector>
 
 #include "mlx/array.h"
-#include "qwen3_mlx/model.h"
+#include "qwen3_mlx/model_args.h"
 #include "qwen3_mlx/nn/attention.h"
 #include "qwen3_mlx/nn/mlp.h"
+#include "qwen3_mlx/nn/model_impl.h"
 
 namespace qwen3_mlx {
 
