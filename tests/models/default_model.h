@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -48,7 +49,16 @@ inline std::filesystem::path default_model_path() {
           "SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
-class DefaultModel : public ::testing::TestWithParam<Kernels> {
+inline LoadOptions on_cpu(Kernels kernels) {
+  LoadOptions options;
+  options.device = mx::Device::cpu;
+  options.kernels = kernels;
+  return options;
+}
+
+/// One prompt of the goldens, by its index.
+class DefaultModel
+    : public ::testing::TestWithParam<std::tuple<Kernels, std::size_t>> {
  protected:
   void SetUp() override {
     if (!std::filesystem::exists(default_model_path())) {
@@ -57,34 +67,32 @@ class DefaultModel : public ::testing::TestWithParam<Kernels> {
     }
   }
 
-  static void expect_golden_tokens(
-      const Model& model,
-      const DefaultModelGolden& golden,
-      std::size_t max_tokens) {
+  void expect_golden_tokens() const {
+    const auto& [kernels, prompt_idx] = GetParam();
+    const auto golden = default_model_goldens().at(prompt_idx);
+    const auto model = load_model(default_model_path(), on_cpu(kernels));
     GenerateOptions options;
-    options.max_tokens =
-        static_cast<int>(std::min(max_tokens, golden.ids.size()));
+    options.max_tokens = kMaxTokens;
     auto cache = model.make_cache();
     Generate generate(model, cache, golden.prompt_ids, {}, options);
     std::vector<std::uint32_t> ids;
     for (const auto id : generate) {
       ids.push_back(id);
     }
-    auto expected = golden.ids;
-    expected.resize(static_cast<std::size_t>(options.max_tokens));
-    EXPECT_EQ(ids, expected) << golden.prompt;
-    if (ids.size() == golden.ids.size()) {
-      EXPECT_EQ(generate.finish_reason() == FinishReason::stop, golden.stops)
-          << golden.prompt;
-    }
+    EXPECT_EQ(ids, golden.ids) << golden.prompt;
+    EXPECT_EQ(generate.finish_reason() == FinishReason::stop, golden.stops)
+        << golden.prompt;
   }
+
+ private:
+  static constexpr int kMaxTokens = 64; // of the script that made the goldens
 };
 
-inline LoadOptions on_cpu(Kernels kernels) {
-  LoadOptions options;
-  options.device = mx::Device::cpu;
-  options.kernels = kernels;
-  return options;
+inline std::string default_model_test_name(
+    const ::testing::TestParamInfo<std::tuple<Kernels, std::size_t>>& test) {
+  const auto& [kernels, prompt_idx] = test.param;
+  return std::string(kernels == Kernels::stock ? "stock" : "native") +
+      "_prompt_" + std::to_string(prompt_idx);
 }
 
 } // namespace qwen3_mlx::testing
