@@ -48,8 +48,8 @@ struct ModelArgs {
   int vocab_size = 0;
   int max_position_embeddings = 0;
   float rms_norm_eps = 1e-6f;
-  float rope_theta = 10000.0f; ///< The same as rope.theta.
-  RopeArgs rope;
+  float rope_theta = 10000.0f; ///< The same as rope_scaling.theta.
+  RopeArgs rope_scaling;
   bool tie_word_embeddings = false;
   /// llama, qwen3, qwen3_moe: of q, k, v and o. False where absent.
   bool attention_bias = false;

@@ -22,4 +22,10 @@ std::unique_ptr<ModelImpl> make_model(const ModelArgs& args, const Weights& w) {
   return std::make_unique<Model>(args, w);
 }
 
+qwen3_mlx::Model load_llama_model(
+    const std::filesystem::path& path,
+    const LoadOptions& options) {
+  return load_model_of_type("llama", path, options);
+}
+
 } // namespace qwen3_mlx::llama

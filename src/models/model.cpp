@@ -255,4 +255,19 @@ Model load_model(
   return Model(std::move(state));
 }
 
+Model load_model_of_type(
+    std::string_view model_type,
+    const std::filesystem::path& path,
+    const LoadOptions& options) {
+  const auto args = get_model_args(path);
+  if (args.model_type != model_type) {
+    throw FieldError(
+        args.config.path(),
+        "model_type",
+        "expected \"" + std::string(model_type) + "\", found \"" +
+            args.model_type + "\"; use load_model(), which picks by it");
+  }
+  return load_model(path, options);
+}
+
 } // namespace qwen3_mlx

@@ -2,6 +2,7 @@
 // The table of architectures.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -44,5 +45,11 @@ const std::vector<Architecture>& architectures();
 /// Throws InvalidArgument listing the known ones when there is none of that
 /// name.
 const Architecture& find_architecture(std::string_view model_type);
+
+/// load_model() that throws FieldError when config.json names another type.
+Model load_model_of_type(
+    std::string_view model_type,
+    const std::filesystem::path& path,
+    const LoadOptions& options);
 
 } // namespace qwen3_mlx

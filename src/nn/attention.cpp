@@ -56,7 +56,7 @@ Attention::Attention(
           form.output_bias),
       q_norm(head_norm(args, form, w, "q_norm")),
       k_norm(head_norm(args, form, w, "k_norm")),
-      rope(args.rope, args.head_dim, args.max_position_embeddings) {
+      rope(args.rope_scaling, args.head_dim, args.max_position_embeddings) {
   // RoPE's factor on queries and keys enters the scores squared.
   scale *= rope.attention_factor() * rope.attention_factor();
   if (q_norm) {

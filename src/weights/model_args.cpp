@@ -290,8 +290,8 @@ ModelArgs parse_model_args(const Config& config) {
   args.rms_norm_eps = get_positive(config, "rms_norm_eps", 1e-6);
   args.tie_word_embeddings = config.get_bool_or("tie_word_embeddings", false);
   parse_attention(args, config);
-  args.rope = parse_rope(config, args.max_position_embeddings);
-  args.rope_theta = args.rope.theta;
+  args.rope_scaling = parse_rope(config, args.max_position_embeddings);
+  args.rope_theta = args.rope_scaling.theta;
   parse_experts(args, config);
   // A model whose layers are all sparse needs no dense size.
   args.intermediate_size = args.num_experts > 0

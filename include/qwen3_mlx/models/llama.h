@@ -3,6 +3,8 @@
 // them SmolLM2, the default model.
 #pragma once
 
+#include <filesystem>
+
 #include "qwen3_mlx/nn/decoder.h"
 
 namespace qwen3_mlx::llama {
@@ -17,5 +19,11 @@ struct TransformerBlock : DenseBlock {
 
 using LlamaModel = Decoder<TransformerBlock>;
 using Model = CausalLM<TransformerBlock>;
+
+/// load_model() of a checkpoint whose model_type must be "llama"; throws
+/// FieldError for another one. `as<llama::Model>()` gives the typed model.
+qwen3_mlx::Model load_llama_model(
+    const std::filesystem::path& path,
+    const LoadOptions& options = {});
 
 } // namespace qwen3_mlx::llama

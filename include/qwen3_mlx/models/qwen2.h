@@ -3,6 +3,8 @@
 // attention with biases on queries, keys and values, and a SwiGLU network.
 #pragma once
 
+#include <filesystem>
+
 #include "qwen3_mlx/nn/decoder.h"
 
 namespace qwen3_mlx::qwen2 {
@@ -17,5 +19,11 @@ struct TransformerBlock : DenseBlock {
 
 using Qwen2Model = Decoder<TransformerBlock>;
 using Model = CausalLM<TransformerBlock>;
+
+/// load_model() of a checkpoint whose model_type must be "qwen2"; throws
+/// FieldError for another one. `as<qwen2::Model>()` gives the typed model.
+qwen3_mlx::Model load_qwen2_model(
+    const std::filesystem::path& path,
+    const LoadOptions& options = {});
 
 } // namespace qwen3_mlx::qwen2

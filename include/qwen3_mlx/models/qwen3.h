@@ -3,6 +3,8 @@
 // an RMSNorm per head on queries and keys, and a SwiGLU network.
 #pragma once
 
+#include <filesystem>
+
 #include "qwen3_mlx/nn/decoder.h"
 
 namespace qwen3_mlx::qwen3 {
@@ -17,5 +19,11 @@ struct TransformerBlock : DenseBlock {
 
 using Qwen3Model = Decoder<TransformerBlock>;
 using Model = CausalLM<TransformerBlock>;
+
+/// load_model() of a checkpoint whose model_type must be "qwen3"; throws
+/// FieldError for another one. `as<qwen3::Model>()` gives the typed model.
+qwen3_mlx::Model load_qwen3_model(
+    const std::filesystem::path& path,
+    const LoadOptions& options = {});
 
 } // namespace qwen3_mlx::qwen3

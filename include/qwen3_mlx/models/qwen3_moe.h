@@ -3,6 +3,8 @@
 // mixture of SwiGLU experts in the sparse layers.
 #pragma once
 
+#include <filesystem>
+
 #include "qwen3_mlx/nn/decoder.h"
 
 namespace qwen3_mlx::qwen3_moe {
@@ -17,5 +19,11 @@ struct TransformerBlock : SparseBlock {
 
 using Qwen3MoeModel = Decoder<TransformerBlock>;
 using Model = CausalLM<TransformerBlock>;
+
+/// load_model() of a checkpoint whose model_type must be "qwen3_moe"; throws
+/// FieldError for another one. `as<qwen3_moe::Model>()` gives the typed model.
+qwen3_mlx::Model load_qwen3_moe_model(
+    const std::filesystem::path& path,
+    const LoadOptions& options = {});
 
 } // namespace qwen3_mlx::qwen3_moe
