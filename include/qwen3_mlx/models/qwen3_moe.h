@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "qwen3_mlx/model.h"
 #include "qwen3_mlx/nn/decoder.h"
 
 namespace qwen3_mlx::qwen3_moe {
