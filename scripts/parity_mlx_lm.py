@@ -58,28 +58,64 @@ class Case:
     quantization: dict | None
     # As mlx-lm's quant_predicate: path -> True, False or {bits, group_size, ..}.
     predicate: Callable[[str], bool | dict] | None = None
-    # Edits the config this program reads; mlx-lm keeps its own.
-    rewrite: Callable[[dict], None] | None = None
+    # Edits the checkpoint that this program reads; mlx-lm keeps its own.
+    rewrite: Callable[[Path], None] | None = None
 
 
 def affine(bits: int, group_size: int) -> dict:
     return {"mode": "affine", "bits": bits, "group_size": group_size}
 
 
-def rename_modules(config: dict, rename: Callable[[str], str]):
-    """Renames the per-module entries of "quantization"."""
+def edit_config(folder: Path, edit: Callable[[dict], dict]):
+    """Edits "quantization" and its copy "quantization_config"."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
     for key in ("quantization", "quantization_config"):
-        section = config.get(key)
-        if section:
-            config[key] = {
-                rename(k) if isinstance(v, (dict, bool)) else k: v
-                for k, v in section.items()
-            }
+        config[key] = edit(config[key])
+    path.write_text(json.dumps(config))
 
 
-def drop_key(config: dict, name: str):
-    for key in ("quantization", "quantization_config"):
-        config.get(key, {}).pop(name, None)
+def without_mode(folder: Path):
+    """As files written before there were modes."""
+    edit_config(
+        folder, lambda section: {k: v for k, v in section.items() if k != "mode"}
+    )
+
+
+def unstack_experts(folder: Path):
+    """One tensor an expert, as Hugging Face names them."""
+    path = folder / "model.safetensors"
+    tensors = {}
+    for name, tensor in mx.load(str(path)).items():
+        if ".switch_mlp." not in name:
+            tensors[name] = tensor
+            continue
+        for expert in range(tensor.shape[0]):
+            own = name.replace("switch_mlp", f"experts.{expert}")
+            tensors[own] = mx.contiguous(tensor[expert])
+    mx.eval(tensors)
+    mx.save_safetensors(str(path), tensors, metadata={"format": "mlx"})
+    (folder / "model.safetensors.index.json").unlink()
+
+
+def unstack_experts_and_names(folder: Path):
+    """Overrides are listed under the names of those tensors as well."""
+    unstack_experts(folder)
+    num_experts = json.loads((folder / "config.json").read_text())["num_experts"]
+
+    def rename(section: dict) -> dict:
+        renamed = {}
+        for path, value in section.items():
+            names = [path]
+            if ".switch_mlp." in path:
+                names = [
+                    path.replace("switch_mlp", f"experts.{expert}")
+                    for expert in range(num_experts)
+                ]
+            renamed |= {name: value for name in names}
+        return renamed
+
+    edit_config(folder, rename)
 
 
 def mixed(path: str) -> bool | dict:
@@ -129,7 +165,7 @@ def cases() -> list[Case]:
             "affine-no-mode",
             qwen3,
             affine(4, 64),
-            rewrite=lambda config: drop_key(config, "mode"),
+            rewrite=without_mode,
         ),
         Case("plain-qwen3_moe", qwen3_moe, None),
         Case("affine-4-qwen3_moe", qwen3_moe, affine(4, 64)),
@@ -138,22 +174,18 @@ def cases() -> list[Case]:
         Case("mixed", qwen3, affine(4, 64), mixed),
         Case("mixed-qwen3_moe", qwen3_moe, affine(4, 64), mixed),
         Case(
-            "mixed-other-naming",
-            qwen3,
+            "mixed-qwen3_moe-per-expert",
+            qwen3_moe,
             affine(4, 64),
             mixed,
-            rewrite=lambda config: rename_modules(
-                config, lambda path: path.replace("model.", "model.language_model.", 1)
-            ),
+            rewrite=unstack_experts,
         ),
         Case(
-            "mixed-third-naming",
-            qwen3,
+            "mixed-qwen3_moe-per-expert-names",
+            qwen3_moe,
             affine(4, 64),
             mixed,
-            rewrite=lambda config: rename_modules(
-                config, lambda path: "language_model." + path
-            ),
+            rewrite=unstack_experts_and_names,
         ),
     ]
     return result
@@ -263,10 +295,7 @@ def check(case: Case, program: Path, kernels: str) -> str:
             if margin < MIN_MARGIN:
                 continue
             if case.rewrite is not None:
-                path = folder / "mlx" / "config.json"
-                config = json.loads(path.read_text())
-                case.rewrite(config)
-                path.write_text(json.dumps(config))
+                case.rewrite(folder / "mlx")
             output = run_program(program, folder / "mlx", prompt_ids, kernels)
         if output["ids"] != ids:
             raise RuntimeError(f"ids {output['ids']}, mlx-lm {ids}")
