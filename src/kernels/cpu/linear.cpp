@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: MIT
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/packed_matrix.h"
+
+namespace qwen3_mlx::cpu {
+
+namespace {
+
+// Rows a thread takes at a time: enough to hide the cost of taking them.
+constexpr int kRowsPerChunk = 4;
+// Bytes of weights a thread takes at a time: some microseconds of reading, far
+// above the cost of claiming, fine enough that threads end together.
+constexpr std::size_t kBytesPerChunk = 64 * 1024;
+
+template <class Function>
+void for_each_row(const Context& context, int num_rows, Function&& function) {
+  const int num_chunks = (num_rows + kRowsPerChunk - 1) / kRowsPerChunk;
+  context.pool.parallel_for(num_chunks, [&](int chunk) {
+    const int end = std::min(num_rows, (chunk + 1) * kRowsPerChunk);
+    for (int row = chunk * kRowsPerChunk; row < end; ++row) {
+      function(row);
+    }
+  });
+}
+
+int tiles_per_chunk(const Context& context, const MatmulJob& job, int tiles) {
+  const std::size_t bytes =
+      job.layout.tile_bytes() * (job.up_tile_offset != 0 ? 2 : 1);
+  const auto wanted =
+      static_cast<int>(kBytesPerChunk / std::max<std::size_t>(bytes, 1));
+  const int fair = tiles / (2 * context.pool.size());
+  return std::max(1, std::min(wanted, fair));
+}
+
+// Number of tiles that a job's outputs come from.
+int output_tiles(const MatmulJob& job) {
+  return job.up_tile_offset != 0 ? job.up_tile_offset : job.layout.num_tiles();
+}
+
+void run(const Context& context, const MatmulJob& job) {
+  if (job.num_rows == 0) {
+    return;
+  }
+  const int tiles = output_tiles(job);
+  const int step = tiles_per_chunk(context, job, tiles);
+  context.pool.parallel_for((tiles + step - 1) / step, [&](int chunk) {
+    const int first = chunk * step;
+    context.kernels.matmul_tiles(job, first, std::min(tiles, first + step));
+  });
+}
+
+bool fits_gated_tiles(const PackedLayout& layout) {
+  return layout.rows % (2 * kTileRows) == 0;
+}
+
+} // namespace
+
+Activations::Activations(
+    const Context& context,
+    const Rows& x,
+    int num_rows,
+    const PackedLayout& layout,
+    const std::optional<RmsNorm>& norm) {
+  const KernelTable& kernels = context.kernels;
+  const auto count = static_cast<std::size_t>(num_rows);
+  const std::size_t padded =
+      round_up(static_cast<std::size_t>(layout.cols), 64);
+  const bool as_floats = context.exact || layout.codes == Codes::plain;
+  const QuantizedRowLayout row_layout{layout.cols, layout.group};
+  const std::size_t row_bytes =
+      as_floats ? padded * sizeof(float) : row_layout.n_bytes();
+  data_ = make_scratch<std::byte>(count * row_bytes);
+  const auto prepare = [&](std::size_t row, float* to) {
+    kernels.load_row(x.row(row), x.type, layout.cols, to);
+    if (norm) {
+      kernels.rms_norm(
+          to, layout.cols, norm->weight.data, norm->weight.type, norm->eps);
+    }
+  };
+  if (as_floats) {
+    floats_.resize(count);
+  } else {
+    quantized_.resize(count);
+  }
+  for_each_row(context, num_rows, [&](int row_idx) {
+    const auto row = static_cast<std::size_t>(row_idx);
+    std::byte* const to = data_.get() + row * row_bytes;
+    if (as_floats) {
+      auto* const floats = reinterpret_cast<float*>(to);
+      prepare(row, floats);
+      floats_[row] = floats;
+      return;
+    }
+    const auto floats = make_scratch<float>(padded);
+    prepare(row, floats.get());
+    kernels.quantize_row(floats.get(), row_layout, to);
+    quantized_[row] = to;
+  });
+}
+
+void Activations::bind(MatmulJob& job, int first_row) const {
+  job.quantized = quantized_.empty() ? nullptr : quantized_.data() + first_row;
+  job.floats = floats_.empty() ? nullptr : floats_.data() + first_row;
+}
+
+Activations::Gathered Activations::gather(const std::vector<int>& rows) const {
+  Gathered gathered;
+  for (const int row : rows) {
+    const auto idx = static_cast<std::size_t>(row);
+    if (quantized_.empty()) {
+      gathered.floats.push_back(floats_[idx]);
+    } else {
+      gathered.quantized.push_back(quantized_[idx]);
+    }
+  }
+  return gathered;
+}
+
+void linear(
+    const Context& context,
+    const Rows& x,
+    int num_rows,
+    const PackedView& w,
+    const LinearOptions& options,
+    const MutableRows& out) {
+  const auto count = static_cast<std::size_t>(num_rows);
+  const Activations activations(context, x, num_rows, w.layout, options.norm);
+  MatmulJob job{.layout = w.layout, .weights = w.data, .num_rows = num_rows};
+  activations.bind(job, 0);
+  if (options.bias) {
+    job.bias = options.bias->data;
+    job.bias_type = options.bias->type;
+  }
+  std::vector<const void*> residual;
+  if (options.residual) {
+    for (std::size_t row = 0; row < count; ++row) {
+      residual.push_back(options.residual->row(row));
+    }
+    job.residual = residual.data();
+    job.residual_type = options.residual->type;
+  }
+  std::vector<void*> rows(count);
+  if (options.gated && !fits_gated_tiles(w.layout)) {
+    // Gate and up share a tile: take them apart afterwards.
+    const int half = w.layout.rows / 2;
+    const auto stride = static_cast<std::size_t>(w.layout.rows);
+    const auto sums = make_scratch<float>(count * stride);
+    for (std::size_t row = 0; row < count; ++row) {
+      rows[row] = sums.get() + row * stride;
+    }
+    job.out = rows.data();
+    run(context, job);
+    const std::size_t padded = round_up(static_cast<std::size_t>(half), 64);
+    for_each_row(context, num_rows, [&](int row_idx) {
+      const auto row = static_cast<std::size_t>(row_idx);
+      const auto parts = make_scratch<float>(2 * padded);
+      const float* const from = sums.get() + row * stride;
+      context.kernels.load_row(from, Float::f32, half, parts.get());
+      context.kernels.load_row(
+          from + half, Float::f32, half, parts.get() + padded);
+      context.kernels.swiglu(
+          parts.get(), parts.get() + padded, half, parts.get());
+      context.kernels.store_row(parts.get(), half, out.row(row), out.type);
+    });
+    return;
+  }
+  for (std::size_t row = 0; row < count; ++row) {
+    rows[row] = out.row(row);
+  }
+  job.out = rows.data();
+  job.out_type = out.type;
+  job.up_tile_offset = options.gated ? w.layout.rows / 2 / kTileRows : 0;
+  run(context, job);
+}
+
+namespace {
+
+// The (token, slot) pairs of each expert in use, and where its job begins.
+struct ExpertGroup {
+  int expert;
+  std::vector<int> pairs;
+};
+
+std::vector<ExpertGroup>
+group_by_expert(const std::uint32_t* experts, int num_pairs, int num_experts) {
+  std::vector<std::vector<int>> pairs(static_cast<std::size_t>(num_experts));
+  for (int pair = 0; pair < num_pairs; ++pair) {
+    pairs[experts[pair]].push_back(pair);
+  }
+  std::vector<ExpertGroup> groups;
+  for (int expert = 0; expert < num_experts; ++expert) {
+    auto& of_expert = pairs[static_cast<std::size_t>(expert)];
+    if (!of_expert.empty()) {
+      groups.push_back({expert, std::move(of_expert)});
+    }
+  }
+  // The heaviest first, so that threads end together.
+  std::stable_sort(
+      groups.begin(), groups.end(), [](const auto& a, const auto& b) {
+        return a.pairs.size() > b.pairs.size();
+      });
+  return groups;
+}
+
+// One product per expert, all of them shared out tile by tile. Row `pair` of
+// `out` gets the product of row `row_of(pair)` of `x`.
+template <class RowOf>
+void grouped_product(
+    const Context& context,
+    const Activations& x,
+    const std::vector<ExpertGroup>& groups,
+    const PackedView& w,
+    int up_tile_offset,
+    const MutableRows& out,
+    RowOf&& row_of) {
+  struct Part {
+    MatmulJob job;
+    Activations::Gathered rows;
+    std::vector<void*> out;
+  };
+  std::vector<Part> parts(groups.size());
+  struct Unit {
+    std::size_t part;
+    int first_tile;
+    int last_tile;
+  };
+  std::vector<Unit> units;
+  for (std::size_t idx = 0; idx < groups.size(); ++idx) {
+    Part& part = parts[idx];
+    std::vector<int> rows;
+    for (const int pair : groups[idx].pairs) {
+      rows.push_back(row_of(pair));
+      part.out.push_back(out.row(static_cast<std::size_t>(pair)));
+    }
+    part.rows = x.gather(rows);
+    part.job.layout = w.layout;
+    part.job.weights = w.data +
+        static_cast<std::size_t>(groups[idx].expert) * w.layout.n_bytes();
+    part.job.num_rows = static_cast<int>(rows.size());
+    part.job.quantized =
+        part.rows.quantized.empty() ? nullptr : part.rows.quantized.data();
+    part.job.floats =
+        part.rows.floats.empty() ? nullptr : part.rows.floats.data();
+    part.job.out = part.out.data();
+    part.job.out_type = out.type;
+    part.job.up_tile_offset = up_tile_offset;
+    const int tiles = output_tiles(part.job);
+    const int step = tiles_per_chunk(context, part.job, tiles);
+    for (int tile = 0; tile < tiles; tile += step) {
+      units.push_back({idx, tile, std::min(tiles, tile + step)});
+    }
+  }
+  context.pool.parallel_for(static_cast<int>(units.size()), [&](int chunk) {
+    const Unit& unit = units[static_cast<std::size_t>(chunk)];
+    context.kernels.matmul_tiles(
+        parts[unit.part].job, unit.first_tile, unit.last_tile);
+  });
+}
+
+} // namespace
+
+void experts_mlp(
+    const Context& context,
+    const Rows& x,
+    int num_tokens,
+    int top_k,
+    const std::uint32_t* experts,
+    const ExpertsView& w,
+    const MutableRows& out) {
+  const int num_pairs = num_tokens * top_k;
+  const auto groups = group_by_expert(experts, num_pairs, w.num_experts);
+  const PackedLayout& gate_up = w.gate_up.layout;
+  const bool fused = fits_gated_tiles(gate_up);
+  const int inner = gate_up.rows / 2;
+  const auto stride =
+      round_up(static_cast<std::size_t>(fused ? inner : gate_up.rows), 64);
+  const auto hidden =
+      make_scratch<float>(static_cast<std::size_t>(num_pairs) * stride);
+  const MutableRows hidden_rows{hidden.get(), Float::f32, stride};
+  {
+    const Activations activations(context, x, num_tokens, gate_up);
+    grouped_product(
+        context,
+        activations,
+        groups,
+        w.gate_up,
+        fused ? inner / kTileRows : 0,
+        hidden_rows,
+        [&](int pair) { return pair / top_k; });
+  }
+  if (!fused) {
+    const auto padded = round_up(static_cast<std::size_t>(inner), 64);
+    for_each_row(context, num_pairs, [&](int pair) {
+      auto* const row =
+          static_cast<float*>(hidden_rows.row(static_cast<std::size_t>(pair)));
+      const auto parts = make_scratch<float>(2 * padded);
+      context.kernels.load_row(row, Float::f32, inner, parts.get());
+      context.kernels.load_row(
+          row + inner, Float::f32, inner, parts.get() + padded);
+      context.kernels.swiglu(
+          parts.get(), parts.get() + padded, inner, parts.get());
+      context.kernels.store_row(parts.get(), inner, row, Float::f32);
+    });
+  }
+  const Activations activations(
+      context,
+      Rows{hidden.get(), Float::f32, stride},
+      num_pairs,
+      w.down.layout);
+  grouped_product(context, activations, groups, w.down, 0, out, [](int pair) {
+    return pair;
+  });
+}
+
+void combine_experts(
+    const Context& context,
+    const Rows& y,
+    const float* weights,
+    int num_tokens,
+    int top_k,
+    int size,
+    const std::optional<Rows>& addend,
+    const MutableRows& out) {
+  const auto padded = round_up(static_cast<std::size_t>(size), 64);
+  for_each_row(context, num_tokens, [&](int token_idx) {
+    const auto token = static_cast<std::size_t>(token_idx);
+    const auto buffers = make_scratch<float>(2 * padded);
+    float* const total = buffers.get();
+    float* const part = total + padded;
+    std::fill_n(total, padded, 0.0F);
+    for (int slot = 0; slot < top_k; ++slot) {
+      const std::size_t pair = token * static_cast<std::size_t>(top_k) +
+          static_cast<std::size_t>(slot);
+      context.kernels.load_row(y.row(pair), y.type, size, part);
+      context.kernels.add_scaled(part, weights[pair], size, total);
+    }
+    if (addend) {
+      context.kernels.load_row(addend->row(token), addend->type, size, part);
+      context.kernels.add_scaled(part, 1.0F, size, total);
+    }
+    context.kernels.store_row(total, size, out.row(token), out.type);
+  });
+}
+
+void embedding(
+    const Context& context,
+    const std::uint32_t* tokens,
+    int num_tokens,
+    const PackedView& w,
+    const MutableRows& out) {
+  for_each_row(context, num_tokens, [&](int token_idx) {
+    const auto token = static_cast<std::size_t>(token_idx);
+    const auto row =
+        make_scratch<float>(static_cast<std::size_t>(w.layout.cols));
+    unpack_row(w.layout, w.data, static_cast<int>(tokens[token]), row.get());
+    context.kernels.store_row(
+        row.get(), w.layout.cols, out.row(token), out.type);
+  });
+}
+
+std::uint32_t arg_max(const Context& context, const Vector& values, int count) {
+  constexpr int kChunk = 8192;
+  struct Best {
+    float value = -std::numeric_limits<float>::infinity();
+    std::uint32_t idx = 0;
+  };
+  const int num_chunks = (count + kChunk - 1) / kChunk;
+  std::vector<Best> best(static_cast<std::size_t>(num_chunks));
+  context.pool.parallel_for(num_chunks, [&](int chunk) {
+    const auto row = make_scratch<float>(kChunk);
+    const int first = chunk * kChunk;
+    const int n = std::min(kChunk, count - first);
+    context.kernels.load_row(
+        static_cast<const std::byte*>(values.data) +
+            static_cast<std::size_t>(first) * size_of(values.type),
+        values.type,
+        n,
+        row.get());
+    Best& mine = best[static_cast<std::size_t>(chunk)];
+    mine.idx = static_cast<std::uint32_t>(first);
+    for (int idx = 0; idx < n; ++idx) {
+      if (row[static_cast<std::size_t>(idx)] > mine.value) {
+        mine.value = row[static_cast<std::size_t>(idx)];
+        mine.idx = static_cast<std::uint32_t>(first + idx);
+      }
+    }
+  });
+  Best winner;
+  for (const Best& candidate : best) {
+    if (candidate.value > winner.value) {
+      winner = candidate;
+    }
+  }
+  return winner.idx;
+}
+
+} // namespace qwen3_mlx::cpu

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+// Products of activations with packed matrices, with what is fused to them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "kernels/cpu/context.h"
+
+namespace qwen3_mlx::cpu {
+
+/// Activations made ready for matrices of one group size: normalized if asked,
+/// then int8 rows, or float32 rows in exact mode and for plain weights.
+class Activations {
+ public:
+  /// x: num_rows rows of layout.cols elements.
+  Activations(
+      const Context& context,
+      const Rows& x,
+      int num_rows,
+      const PackedLayout& layout,
+      const std::optional<RmsNorm>& norm = {});
+
+  /// Points `job` at rows [first_row, first_row + job.num_rows).
+  void bind(MatmulJob& job, int first_row) const;
+  /// Row pointers of `job` come from `rows` (indices of rows here), which
+  /// `storage` keeps.
+  struct Gathered {
+    std::vector<const std::byte*> quantized;
+    std::vector<const float*> floats;
+  };
+  Gathered gather(const std::vector<int>& rows) const;
+
+ private:
+  std::unique_ptr<std::byte[]> data_;
+  std::vector<const std::byte*> quantized_;
+  std::vector<const float*> floats_;
+};
+
+/// What a product adds to x W^T.
+struct LinearOptions {
+  std::optional<RmsNorm> norm;  ///< Of x, before the product.
+  std::optional<Vector> bias;   ///< [rows of W]
+  std::optional<Rows> residual; ///< [num_rows, outputs]
+  bool gated = false;           ///< silu(first half of outputs) * second half.
+};
+
+/// x [num_rows, cols] -> out [num_rows, rows], or [num_rows, rows / 2] if
+/// gated.
+void linear(
+    const Context& context,
+    const Rows& x,
+    int num_rows,
+    const PackedView& w,
+    const LinearOptions& options,
+    const MutableRows& out);
+
+/// Stacks of experts, one packed matrix after another.
+struct ExpertsView {
+  PackedView gate_up; ///< Of one expert: gate rows, then up rows.
+  PackedView down;
+  int num_experts = 0;
+};
+
+/// Token t through expert experts[t * top_k + slot]: x [num_tokens, hidden]
+/// -> out row t * top_k + slot [hidden]. Experts out of range are a
+/// programmer's error. Tokens are grouped by expert, whose tiles threads share.
+void experts_mlp(
+    const Context& context,
+    const Rows& x,
+    int num_tokens,
+    int top_k,
+    const std::uint32_t* experts,
+    const ExpertsView& w,
+    const MutableRows& out);
+
+/// out[t] = sum over slots of weights[t * top_k + slot] * y[t * top_k + slot]
+/// (+ addend[t]), in the order of the slots.
+void combine_experts(
+    const Context& context,
+    const Rows& y,
+    const float* weights,
+    int num_tokens,
+    int top_k,
+    int size,
+    const std::optional<Rows>& addend,
+    const MutableRows& out);
+
+/// Rows of the table: tokens [num_tokens] -> out [num_tokens, cols].
+void embedding(
+    const Context& context,
+    const std::uint32_t* tokens,
+    int num_tokens,
+    const PackedView& w,
+    const MutableRows& out);
+
+/// Index of the largest of `count` values, the first among equals; NaN never
+/// wins.
+std::uint32_t arg_max(const Context& context, const Vector& values, int count);
+
+} // namespace qwen3_mlx::cpu

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+// Sixteen lanes in one AVX-512 register, int8 dot products with VNNI. See
+// simd_portable.h for what each operation means.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/cpu/packed_layout.h"
+#include "kernels/cpu/types.h"
+
+namespace qwen3_mlx::cpu::avx512 {
+
+inline constexpr int kLanes = 16;
+// 8 float and 8 integer sums, unpacked weights, masks and scales: within 32
+// registers.
+inline constexpr int kMaxRows = 8;
+
+struct F32 {
+  __m512 v;
+};
+struct I32 {
+  __m512i v;
+};
+
+inline F32 set1(float value) {
+  return {_mm512_set1_ps(value)};
+}
+inline F32 load(const float* from) {
+  return {_mm512_loadu_ps(from)};
+}
+inline F32 load_bf16(const void* from) {
+  const __m256i bits = _mm256_loadu_si256(static_cast<const __m256i*>(from));
+  return {
+      _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+inline F32 load_f16(const void* from) {
+  return {
+      _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from)))};
+}
+inline void store(float* to, F32 a) {
+  _mm512_storeu_ps(to, a.v);
+}
+inline void store_bf16(void* to, F32 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd =
+      _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_srli_epi32(
+      _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))),
+      16);
+  const __m512i nan =
+      _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  _mm256_storeu_si256(
+      static_cast<__m256i*>(to),
+      _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, is_nan, nan)));
+}
+inline void store_f16(void* to, F32 a) {
+  _mm256_storeu_si256(
+      static_cast<__m256i*>(to),
+      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline F32 add(F32 a, F32 b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+inline F32 sub(F32 a, F32 b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+inline F32 mul(F32 a, F32 b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
+inline F32 div(F32 a, F32 b) {
+  return {_mm512_div_ps(a.v, b.v)};
+}
+inline F32 fma(F32 a, F32 b, F32 c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+inline F32 max(F32 a, F32 b) {
+  return {_mm512_max_ps(a.v, b.v)};
+}
+inline F32 min(F32 a, F32 b) {
+  return {_mm512_min_ps(a.v, b.v)};
+}
+inline F32 abs(F32 a) {
+  return {_mm512_abs_ps(a.v)};
+}
+inline F32 zero_below(F32 x, float bound, F32 value) {
+  return {_mm512_maskz_mov_ps(
+      _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(bound), _CMP_GE_OQ), value.v)};
+}
+
+inline __m128 sum_to_4(__m512 a) {
+  const __m256 high = _mm512_extractf32x8_ps(a, 1);
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), high);
+  return _mm_add_ps(
+      _mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+}
+inline float sum(F32 a) {
+  const __m128 four = sum_to_4(a.v);
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+inline float max_lane(F32 a) {
+  return _mm512_reduce_max_ps(a.v);
+}
+
+// Four halving steps on pairs of vectors; which vectors pair up makes the
+// results land in order.
+inline F32 sum16(const float* vectors) {
+  const auto halve_8 = [&](int idx) { // vectors idx and idx + 4
+    const __m512 a = _mm512_loadu_ps(vectors + 16 * idx);
+    const __m512 b = _mm512_loadu_ps(vectors + 16 * (idx + 4));
+    return _mm512_add_ps(
+        _mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+  };
+  const auto halve_4 = [&](int idx) { // and idx + 8, idx + 12
+    const __m512 a = halve_8(idx);
+    const __m512 b = halve_8(idx + 8);
+    return _mm512_add_ps(
+        _mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  const auto halve_2 = [&](int idx) { // and those after them
+    const __m512 a = halve_4(idx);
+    const __m512 b = halve_4(idx + 1);
+    return _mm512_add_ps(
+        _mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+  };
+  const __m512 a = halve_2(0);
+  const __m512 b = halve_2(2);
+  return {_mm512_add_ps(
+      _mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd))};
+}
+
+inline I32 set1_i(std::int32_t value) {
+  return {_mm512_set1_epi32(value)};
+}
+inline I32 load_i(const void* from) {
+  return {_mm512_loadu_si512(from)};
+}
+inline F32 to_float(I32 a) {
+  return {_mm512_cvtepi32_ps(a.v)};
+}
+inline I32 round_to_int(F32 a) {
+  return {_mm512_cvtps_epi32(a.v)};
+}
+inline I32 add_i(I32 a, I32 b) {
+  return {_mm512_add_epi32(a.v, b.v)};
+}
+inline std::int32_t sum_i(I32 a) {
+  return _mm512_reduce_add_epi32(a.v);
+}
+inline void store_i8(std::int8_t* to, I32 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a.v));
+}
+inline F32 pow2(I32 n) {
+  return {_mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
+}
+inline F32 bits_as_float(I32 a, int shift, std::int32_t mask) {
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(
+      _mm512_srl_epi32(a.v, _mm_cvtsi32_si128(shift)),
+      _mm512_set1_epi32(mask)))};
+}
+inline F32 lookup16(const float* entries, I32 a, int shift) {
+  // The permutation reads the low 4 bits of each index.
+  return {_mm512_permutexvar_ps(
+      _mm512_srl_epi32(a.v, _mm_cvtsi32_si128(shift)),
+      _mm512_loadu_ps(entries))};
+}
+
+template <Codes codes>
+inline constexpr int kCodeOffset = codes == Codes::fp4 ? kFp4Offset : 0;
+
+inline __m512i broadcast_4(const std::int8_t* x) {
+  std::int32_t four;
+  std::memcpy(&four, x, sizeof(four));
+  return _mm512_set1_epi32(four);
+}
+
+template <Codes codes, int num_rows>
+inline void block_dots(
+    const std::byte* block,
+    int group,
+    const std::int8_t* const* x,
+    I32* acc) {
+  if constexpr (codes == Codes::u8) {
+    for (int col = 0; col < group; col += 4) {
+      const __m512i w = _mm512_loadu_si512(block + 16 * col);
+      for (int m = 0; m < num_rows; ++m) {
+        acc[m].v = _mm512_dpbusd_epi32(acc[m].v, w, broadcast_4(x[m] + col));
+      }
+    }
+    return;
+  }
+  const __m512i nibble = _mm512_set1_epi8(15);
+  const __m512i values = _mm512_broadcast_i32x4(
+      _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+  for (int col = 0; col < group; col += 8) {
+    const __m512i both = _mm512_loadu_si512(block + 8 * col);
+    __m512i low = _mm512_and_si512(both, nibble);
+    __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+    if constexpr (codes == Codes::fp4) {
+      low = _mm512_shuffle_epi8(values, low);
+      high = _mm512_shuffle_epi8(values, high);
+    }
+    for (int m = 0; m < num_rows; ++m) {
+      acc[m].v = _mm512_dpbusd_epi32(acc[m].v, low, broadcast_4(x[m] + col));
+      acc[m].v =
+          _mm512_dpbusd_epi32(acc[m].v, high, broadcast_4(x[m] + col + 4));
+    }
+  }
+}
+
+} // namespace qwen3_mlx::cpu::avx512

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT
+// Sixteen lanes in four NEON registers, int8 dot products with the dotprod
+// extension. See simd_portable.h for what each operation means.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "kernels/cpu/packed_layout.h"
+#include "kernels/cpu/types.h"
+
+namespace qwen3_mlx::cpu::neon {
+
+inline constexpr int kLanes = 16;
+inline constexpr int kMaxRows = 4;
+
+struct F32 {
+  float32x4_t q[4];
+};
+struct I32 {
+  int32x4_t q[4];
+};
+
+template <class Function>
+inline F32 each(Function function) {
+  return {{function(0), function(1), function(2), function(3)}};
+}
+
+inline F32 set1(float value) {
+  return each([&](int) { return vdupq_n_f32(value); });
+}
+inline F32 load(const float* from) {
+  return each([&](int idx) { return vld1q_f32(from + 4 * idx); });
+}
+inline F32 load_bf16(const void* from) {
+  const auto* in = static_cast<const std::uint8_t*>(from);
+  return each([&](int idx) {
+    const uint16x4_t bits = vreinterpret_u16_u8(vld1_u8(in + 8 * idx));
+    return vreinterpretq_f32_u32(vshll_n_u16(bits, 16));
+  });
+}
+inline F32 load_f16(const void* from) {
+  const auto* in = static_cast<const std::uint8_t*>(from);
+  return each([&](int idx) {
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(in + 8 * idx)));
+  });
+}
+inline void store(float* to, F32 a) {
+  for (int idx = 0; idx < 4; ++idx) {
+    vst1q_f32(to + 4 * idx, a.q[idx]);
+  }
+}
+inline void store_bf16(void* to, F32 a) {
+  auto* out = static_cast<std::uint8_t*>(to);
+  for (int idx = 0; idx < 4; ++idx) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(a.q[idx]);
+    const uint32x4_t high = vshrq_n_u32(bits, 16);
+    const uint32x4_t odd = vandq_u32(high, vdupq_n_u32(1));
+    const uint32x4_t rounded =
+        vshrq_n_u32(vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff))), 16);
+    const uint32x4_t nan = vorrq_u32(high, vdupq_n_u32(0x40));
+    const uint32x4_t is_number = vceqq_f32(a.q[idx], a.q[idx]);
+    vst1_u8(
+        out + 8 * idx,
+        vreinterpret_u8_u16(vmovn_u32(vbslq_u32(is_number, rounded, nan))));
+  }
+}
+inline void store_f16(void* to, F32 a) {
+  auto* out = static_cast<std::uint8_t*>(to);
+  for (int idx = 0; idx < 4; ++idx) {
+    vst1_u8(out + 8 * idx, vreinterpret_u8_f16(vcvt_f16_f32(a.q[idx])));
+  }
+}
+inline F32 add(F32 a, F32 b) {
+  return each([&](int idx) { return vaddq_f32(a.q[idx], b.q[idx]); });
+}
+inline F32 sub(F32 a, F32 b) {
+  return each([&](int idx) { return vsubq_f32(a.q[idx], b.q[idx]); });
+}
+inline F32 mul(F32 a, F32 b) {
+  return each([&](int idx) { return vmulq_f32(a.q[idx], b.q[idx]); });
+}
+inline F32 div(F32 a, F32 b) {
+  return each([&](int idx) { return vdivq_f32(a.q[idx], b.q[idx]); });
+}
+inline F32 fma(F32 a, F32 b, F32 c) {
+  return each([&](int idx) { return vfmaq_f32(c.q[idx], a.q[idx], b.q[idx]); });
+}
+inline F32 max(F32 a, F32 b) {
+  return each([&](int idx) { return vmaxq_f32(a.q[idx], b.q[idx]); });
+}
+inline F32 min(F32 a, F32 b) {
+  return each([&](int idx) { return vminq_f32(a.q[idx], b.q[idx]); });
+}
+inline F32 abs(F32 a) {
+  return each([&](int idx) { return vabsq_f32(a.q[idx]); });
+}
+inline F32 zero_below(F32 x, float bound, F32 value) {
+  return each([&](int idx) {
+    return vreinterpretq_f32_u32(vandq_u32(
+        vcgeq_f32(x.q[idx], vdupq_n_f32(bound)),
+        vreinterpretq_u32_f32(value.q[idx])));
+  });
+}
+
+inline float32x4_t sum_to_4(F32 a) {
+  return vaddq_f32(vaddq_f32(a.q[0], a.q[2]), vaddq_f32(a.q[1], a.q[3]));
+}
+inline float32x4_t halve_2(float32x4_t a, float32x4_t b) {
+  return vaddq_f32(
+      vcombine_f32(vget_low_f32(a), vget_low_f32(b)),
+      vcombine_f32(vget_high_f32(a), vget_high_f32(b)));
+}
+inline float sum(F32 a) {
+  const float32x4_t four = sum_to_4(a);
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+inline float max_lane(F32 a) {
+  return vmaxvq_f32(
+      vmaxq_f32(vmaxq_f32(a.q[0], a.q[1]), vmaxq_f32(a.q[2], a.q[3])));
+}
+inline F32 sum16(const float* vectors) {
+  return each([&](int idx) {
+    const float* from = vectors + 64 * idx;
+    return vpaddq_f32(
+        halve_2(sum_to_4(load(from)), sum_to_4(load(from + 16))),
+        halve_2(sum_to_4(load(from + 32)), sum_to_4(load(from + 48))));
+  });
+}
+
+inline I32 set1_i(std::int32_t value) {
+  const int32x4_t v = vdupq_n_s32(value);
+  return {{v, v, v, v}};
+}
+inline I32 load_i(const void* from) {
+  const auto* in = static_cast<const std::uint8_t*>(from);
+  I32 out;
+  for (int idx = 0; idx < 4; ++idx) {
+    out.q[idx] = vreinterpretq_s32_u8(vld1q_u8(in + 16 * idx));
+  }
+  return out;
+}
+inline F32 to_float(I32 a) {
+  return each([&](int idx) { return vcvtq_f32_s32(a.q[idx]); });
+}
+inline I32 round_to_int(F32 a) {
+  I32 out;
+  for (int idx = 0; idx < 4; ++idx) {
+    out.q[idx] = vcvtnq_s32_f32(a.q[idx]);
+  }
+  return out;
+}
+inline I32 add_i(I32 a, I32 b) {
+  for (int idx = 0; idx < 4; ++idx) {
+    a.q[idx] = vaddq_s32(a.q[idx], b.q[idx]);
+  }
+  return a;
+}
+inline std::int32_t sum_i(I32 a) {
+  return vaddvq_s32(
+      vaddq_s32(vaddq_s32(a.q[0], a.q[1]), vaddq_s32(a.q[2], a.q[3])));
+}
+inline void store_i8(std::int8_t* to, I32 a) {
+  const int16x8_t low = vcombine_s16(vmovn_s32(a.q[0]), vmovn_s32(a.q[1]));
+  const int16x8_t high = vcombine_s16(vmovn_s32(a.q[2]), vmovn_s32(a.q[3]));
+  vst1q_s8(to, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+inline F32 pow2(I32 n) {
+  return each([&](int idx) {
+    return vreinterpretq_f32_s32(
+        vshlq_n_s32(vaddq_s32(n.q[idx], vdupq_n_s32(127)), 23));
+  });
+}
+inline int32x4_t shift_and(int32x4_t a, int shift, std::int32_t mask) {
+  const uint32x4_t shifted =
+      vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-shift));
+  return vandq_s32(vreinterpretq_s32_u32(shifted), vdupq_n_s32(mask));
+}
+inline F32 bits_as_float(I32 a, int shift, std::int32_t mask) {
+  return each(
+      [&](int idx) { return vcvtq_f32_s32(shift_and(a.q[idx], shift, mask)); });
+}
+inline F32 lookup16(const float* entries, I32 a, int shift) {
+  return each([&](int idx) {
+    alignas(16) std::int32_t at[4];
+    vst1q_s32(at, shift_and(a.q[idx], shift, 15));
+    const float values[4] = {
+        entries[at[0]], entries[at[1]], entries[at[2]], entries[at[3]]};
+    return vld1q_f32(values);
+  });
+}
+
+// The instruction multiplies signed bytes: whole bytes go in 128 too small.
+template <Codes codes>
+inline constexpr int kCodeOffset = codes == Codes::u8 ? -128 : 0;
+
+inline int8x16_t broadcast_4(const std::int8_t* x) {
+  std::int32_t four;
+  std::memcpy(&four, x, sizeof(four));
+  return vreinterpretq_s8_s32(vdupq_n_s32(four));
+}
+
+template <Codes codes, int num_rows>
+inline void block_dots(
+    const std::byte* block,
+    int group,
+    const std::int8_t* const* x,
+    I32* acc) {
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(block);
+  if constexpr (codes == Codes::u8) {
+    for (int col = 0; col < group; col += 4) {
+      for (int idx = 0; idx < 4; ++idx) {
+        const int8x16_t w = vreinterpretq_s8_u8(
+            veorq_u8(vld1q_u8(bytes + 16 * col + 16 * idx), vdupq_n_u8(0x80)));
+        for (int m = 0; m < num_rows; ++m) {
+          acc[m].q[idx] = vdotq_s32(acc[m].q[idx], w, broadcast_4(x[m] + col));
+        }
+      }
+    }
+    return;
+  }
+  const int8x16_t values = vld1q_s8(kFp4Values);
+  for (int col = 0; col < group; col += 8) {
+    for (int idx = 0; idx < 4; ++idx) {
+      const uint8x16_t both = vld1q_u8(bytes + 8 * col + 16 * idx);
+      const uint8x16_t low_codes = vandq_u8(both, vdupq_n_u8(15));
+      const uint8x16_t high_codes = vshrq_n_u8(both, 4);
+      int8x16_t low = vreinterpretq_s8_u8(low_codes);
+      int8x16_t high = vreinterpretq_s8_u8(high_codes);
+      if constexpr (codes == Codes::fp4) {
+        low = vqtbl1q_s8(values, low_codes);
+        high = vqtbl1q_s8(values, high_codes);
+      }
+      for (int m = 0; m < num_rows; ++m) {
+        acc[m].q[idx] = vdotq_s32(acc[m].q[idx], low, broadcast_4(x[m] + col));
+        acc[m].q[idx] =
+            vdotq_s32(acc[m].q[idx], high, broadcast_4(x[m] + col + 4));
+      }
+    }
+  }
+}
+
+} // namespace qwen3_mlx::cpu::neon

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu_testing.h"
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::cpu {
+namespace {
+
+using testing::decode;
+using testing::encode;
+using testing::random_floats;
+using testing::relative_error;
+
+std::vector<float> padded_copy(const std::vector<float>& values) {
+  std::vector<float> copy(round_up(values.size(), 64));
+  std::copy(values.begin(), values.end(), copy.begin());
+  return copy;
+}
+
+TEST(CpuIsa, NamesWhatThereIs) {
+  EXPECT_EQ(available_kernels().back()->name, "portable");
+  EXPECT_EQ(&find_kernels("portable"), available_kernels().back());
+  EXPECT_THROW(find_kernels("mmx"), InvalidArgument);
+}
+
+TEST(CpuRows, LoadAndStoreEveryTypeAndTail) {
+  for (const KernelTable* kernels : available_kernels()) {
+    for (const Float type : {Float::f32, Float::f16, Float::bf16}) {
+      for (const int count : {1, 15, 16, 17, 63, 64, 65}) {
+        const auto n = static_cast<std::size_t>(count);
+        const auto bytes = encode(random_floats(n, 71), type);
+        std::vector<float> row(round_up(n, 64), 9.0F);
+        kernels->load_row(bytes.data(), type, count, row.data());
+        const auto expected = decode(bytes.data(), type, n);
+        EXPECT_TRUE(std::equal(expected.begin(), expected.end(), row.begin()));
+        for (std::size_t idx = n; idx < row.size(); ++idx) {
+          EXPECT_EQ(row[idx], 0);
+        }
+        const auto values = random_floats(n, 73);
+        std::vector<std::byte> stored(n * size_of(type) + 1, std::byte{7});
+        kernels->store_row(values.data(), count, stored.data(), type);
+        EXPECT_EQ(stored.back(), std::byte{7});
+        stored.pop_back();
+        EXPECT_EQ(stored, encode(values, type)) << kernels->name;
+      }
+    }
+  }
+}
+
+TEST(CpuRows, StoresSpecialValues) {
+  std::vector<float> values(16, 0.0F);
+  const float inf = std::numeric_limits<float>::infinity();
+  const float special[] = {
+      inf,
+      -inf,
+      65519.0F,
+      65520.0F,
+      1e-8F,
+      0x1p-25F,
+      -0.0F,
+      3.0e38F,
+      0x1p-14F,
+      0x1.ffcp-15F};
+  std::copy(std::begin(special), std::end(special), values.begin());
+  for (const KernelTable* kernels : available_kernels()) {
+    for (const Float type : {Float::f16, Float::bf16}) {
+      std::vector<std::byte> stored(32);
+      kernels->store_row(values.data(), 16, stored.data(), type);
+      EXPECT_EQ(stored, encode(values, type)) << kernels->name;
+      std::vector<float> nan(16, std::nanf(""));
+      kernels->store_row(nan.data(), 16, stored.data(), type);
+      EXPECT_TRUE(std::isnan(load_float(stored.data(), type, 3)));
+    }
+  }
+}
+
+// Each set gives the bits of the portable one.
+template <class Function>
+void expect_same_everywhere(Function&& function) {
+  const auto expected = function(*available_kernels().back());
+  for (const KernelTable* kernels : available_kernels()) {
+    EXPECT_EQ(function(*kernels), expected) << kernels->name;
+  }
+}
+
+TEST(CpuRows, RmsNormAgreesWithItsDefinition) {
+  for (const int count : {1, 16, 60, 64, 1000}) {
+    const auto n = static_cast<std::size_t>(count);
+    const auto x = random_floats(n, 79);
+    const auto weight = encode(random_floats(n, 83), Float::bf16);
+    double squares = 0;
+    for (const float value : x) {
+      squares += double(value) * value;
+    }
+    std::vector<double> expected;
+    for (std::size_t idx = 0; idx < n; ++idx) {
+      expected.push_back(
+          x[idx] / std::sqrt(squares / count + 1e-5) *
+          load_float(weight.data(), Float::bf16, idx));
+    }
+    expect_same_everywhere([&](const KernelTable& kernels) {
+      auto row = padded_copy(x);
+      kernels.rms_norm(row.data(), count, weight.data(), Float::bf16, 1e-5F);
+      row.resize(n);
+      EXPECT_LE(relative_error(row, expected), 1e-6) << kernels.name;
+      return row;
+    });
+  }
+}
+
+TEST(CpuRows, QuantizedRowsHoldTheirSums) {
+  for (const int group : {16, 32, 64, 128}) {
+    const QuantizedRowLayout layout{256, group};
+    auto x = random_floats(256, 89);
+    std::fill_n(x.begin(), 128, 0.0F); // whole groups of zeros
+    expect_same_everywhere([&](const KernelTable& kernels) {
+      std::vector<std::byte> row(layout.n_bytes());
+      kernels.quantize_row(x.data(), layout, row.data());
+      const auto groups = layout.num_groups();
+      for (std::size_t g = 0; g < groups; ++g) {
+        const float scale =
+            load_float(row.data() + layout.scales_at(), Float::f32, g);
+        int sum = 0;
+        for (std::size_t idx = 0; idx < std::size_t(group); ++idx) {
+          const auto at = g * std::size_t(group) + idx;
+          const auto code =
+              static_cast<std::int8_t>(std::to_integer<int>(row[at]));
+          EXPECT_NEAR(code * scale, x[at], 0.5001F * scale);
+          sum += code;
+        }
+        EXPECT_EQ(
+            load_float(row.data() + layout.scales_at(), Float::f32, groups + g),
+            scale * float(sum));
+      }
+      return row;
+    });
+  }
+}
+
+TEST(CpuRows, SwigluSoftmaxAndRotate) {
+  const auto gate = random_floats(100, 97, 20.0F);
+  const auto up = random_floats(100, 101);
+  std::vector<double> expected;
+  for (std::size_t idx = 0; idx < 100; ++idx) {
+    expected.push_back(
+        gate[idx] / (1 + std::exp(-double(gate[idx]))) * up[idx]);
+  }
+  expect_same_everywhere([&](const KernelTable& kernels) {
+    std::vector<float> out(128);
+    kernels.swiglu(
+        padded_copy(gate).data(), padded_copy(up).data(), 100, out.data());
+    out.resize(100);
+    EXPECT_LE(relative_error(out, expected), 1e-6) << kernels.name;
+    return out;
+  });
+
+  double total = 0;
+  for (const float value : gate) {
+    total += std::exp(double(value));
+  }
+  std::vector<double> probabilities;
+  for (const float value : gate) {
+    probabilities.push_back(std::exp(double(value)) / total);
+  }
+  expect_same_everywhere([&](const KernelTable& kernels) {
+    auto row = padded_copy(gate);
+    kernels.softmax(row.data(), 100);
+    row.resize(100);
+    EXPECT_LE(relative_error(row, probabilities), 1e-5) << kernels.name;
+    return row;
+  });
+
+  for (const int rotary_dim : {8, 32, 40, 128}) {
+    const auto head = random_floats(128, 103);
+    const auto angles = random_floats(64, 107);
+    std::vector<float> cosines;
+    std::vector<float> sines;
+    for (const float angle : angles) {
+      cosines.push_back(std::cos(angle));
+      sines.push_back(std::sin(angle));
+    }
+    std::vector<double> rotated(head.begin(), head.end());
+    const auto half = std::size_t(rotary_dim / 2);
+    for (std::size_t idx = 0; idx < half; ++idx) {
+      const double a = head[idx];
+      const double b = head[half + idx];
+      rotated[idx] = a * cosines[idx] - b * sines[idx];
+      rotated[half + idx] = a * sines[idx] + b * cosines[idx];
+    }
+    expect_same_everywhere([&](const KernelTable& kernels) {
+      auto row = head;
+      kernels.rotate(row.data(), rotary_dim, cosines.data(), sines.data());
+      EXPECT_LE(relative_error(row, rotated), 1e-6) << kernels.name;
+      return row;
+    });
+  }
+}
+
+} // namespace
+} // namespace qwen3_mlx::cpu
