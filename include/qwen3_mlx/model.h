@@ -95,4 +95,11 @@ Model load_model(
     const std::filesystem::path& path,
     const LoadOptions& options = {});
 
+/// A model of that shape with random weights, quantized as `args` says; for
+/// benchmarks.
+Model make_random_model(
+    const ModelArgs& args,
+    std::uint64_t seed = 0,
+    const LoadOptions& options = {});
+
 } // namespace qwen3_mlx

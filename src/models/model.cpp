@@ -227,32 +227,68 @@ Model::operator()(const mx::array& tokens, std::vector<KVCache>& cache) const {
   return mx::reshape(logits, {B, L, logits.shape(-1)});
 }
 
+namespace {
+
+// Builds the model of `args` on `plan` and fills it.
+std::unique_ptr<ModelImpl>
+build(const ModelArgs& args, LoadPlan plan, const LoadOptions& options) {
+  const auto& architecture = architecture_of(args, args.config.path());
+  auto impl = architecture.make_model(args, plan.weights());
+  plan.read(/* n_threads */ 0, options.progress);
+  return impl;
+}
+
+mx::Device device_of(const LoadOptions& options) {
+  return options.device.value_or(mx::default_device());
+}
+
+PlanOptions plan_options(const LoadOptions& options) {
+  return {
+      .dtype = options.dtype, .widen = device_of(options) == mx::Device::cpu};
+}
+
+} // namespace
+
 Model load_model(
     const std::filesystem::path& path,
     const LoadOptions& options) {
   auto args = get_model_args(path);
-  const auto& architecture = architecture_of(args, args.config.path());
+  architecture_of(args, args.config.path()); // before any tensor is looked at
   auto checkpoint = Checkpoint::open(path);
   auto tensors = summarize(checkpoint, args);
+  auto fingerprint = fingerprint_of(args, tensors);
 
-  const auto device = options.device.value_or(mx::default_device());
-  const DeviceScope scope(device);
-  const PlanOptions plan_options{
-      .dtype = options.dtype, .widen = device == mx::Device::cpu};
-  LoadPlan plan(std::move(checkpoint), args, plan_options);
-  auto impl = architecture.make_model(args, plan.weights());
-  plan.read(/* n_threads */ 0, options.progress);
-
-  auto state = std::make_shared<Model::State>(Model::State{
+  const DeviceScope scope(device_of(options));
+  LoadPlan plan(std::move(checkpoint), args, plan_options(options));
+  auto impl = build(args, std::move(plan), options);
+  auto generation_config = load_generation_config(path, args);
+  return Model(std::make_shared<Model::State>(Model::State{
       path,
-      args,
-      load_generation_config(path, args),
-      device,
+      std::move(args),
+      std::move(generation_config),
+      device_of(options),
       std::move(tensors),
+      std::move(fingerprint),
+      std::move(impl)}));
+}
+
+Model make_random_model(
+    const ModelArgs& args,
+    std::uint64_t seed,
+    const LoadOptions& options) {
+  const DeviceScope scope(device_of(options));
+  auto impl =
+      build(args, LoadPlan::random(args, seed, plan_options(options)), options);
+  GenerationConfig generation_config;
+  generation_config.eos_token_ids = args.eos_token_ids;
+  return Model(std::make_shared<Model::State>(Model::State{
+      "random",
+      args,
+      std::move(generation_config),
+      device_of(options),
       {},
-      std::move(impl)});
-  state->fingerprint = fingerprint_of(state->args, state->tensors);
-  return Model(std::move(state));
+      fingerprint_of(args, {}) + "-" + std::to_string(seed),
+      std::move(impl)}));
 }
 
 Model load_model_of_type(
