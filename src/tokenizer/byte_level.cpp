@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+#include "tokenizer/byte_level.h"
+
+#include <array>
+#include <cstddef>
+
+#include "base/utf8.h"
+
+namespace qwen3_mlx {
+namespace {
+
+constexpr bool stands_for_itself(std::size_t byte) {
+  return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) ||
+      byte >= 0xAE;
+}
+
+// Bytes that do not stand for themselves.
+constexpr std::size_t num_others = 68;
+constexpr std::size_t alphabet_end = 0x100 + num_others;
+
+struct Alphabet {
+  std::array<char32_t, 256> char_of_byte{};
+  std::array<std::int16_t, alphabet_end> byte_of_char{};
+};
+
+constexpr Alphabet make_alphabet() {
+  Alphabet alphabet;
+  for (auto& byte : alphabet.byte_of_char) {
+    byte = -1;
+  }
+  char32_t next = 0x100;
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    const char32_t value =
+        stands_for_itself(byte) ? static_cast<char32_t>(byte) : next++;
+    alphabet.char_of_byte[byte] = value;
+    alphabet.byte_of_char[value] = static_cast<std::int16_t>(byte);
+  }
+  return alphabet;
+}
+
+constexpr Alphabet alphabet = make_alphabet();
+static_assert(alphabet.char_of_byte[0x20] == 0x120);
+static_assert(alphabet.byte_of_char.back() == 0xAD);
+
+} // namespace
+
+bool append_spelled_bytes(std::string_view token, std::string& out) {
+  const auto size = out.size();
+  for (std::size_t pos = 0; pos < token.size();) {
+    const auto lead = static_cast<std::uint8_t>(token[pos]);
+    char32_t code_point = lead;
+    if (lead < 0x80) {
+      ++pos;
+    } else {
+      // The whole alphabet has one or two bytes.
+      const Utf8Step step = decode_utf8(token.substr(pos, 2));
+      code_point = step.valid ? step.code_point : replacement_character;
+      pos += 2;
+    }
+    const int byte =
+        code_point < alphabet_end ? alphabet.byte_of_char[code_point] : -1;
+    if (byte < 0) {
+      out.resize(size);
+      return false;
+    }
+    out += static_cast<char>(byte);
+  }
+  return true;
+}
+
+std::string spell_bytes(std::string_view bytes) {
+  std::string out;
+  out.reserve(bytes.size() + bytes.size() / 2);
+  for (const char byte : bytes) {
+    append_utf8(out, alphabet.char_of_byte[static_cast<std::uint8_t>(byte)]);
+  }
+  return out;
+}
+
+} // namespace qwen3_mlx

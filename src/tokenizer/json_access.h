@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+// Typed reads of simdjson's on-demand values. A wrong type is a FieldError
+// with the JSON path, which is only built when it is needed.
+#pragma once
+
+#include <simdjson.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::json {
+
+namespace ondemand = simdjson::ondemand;
+
+/// "a number", "malformed JSON", ...
+std::string_view describe(ondemand::value value);
+
+/// A string for an error message: quoted, and cut when long.
+std::string quote(std::string_view text);
+
+/// Reads every part of a value that has no meaning here, so that broken or
+/// bottomless JSON is found in it, too.
+void skip(
+    const std::filesystem::path& file,
+    const std::string& field,
+    ondemand::value value,
+    int depth = 0);
+
+/// What simdjson found, or a FieldError at field().
+template <typename Result, typename Field>
+auto expect(
+    const std::filesystem::path& file,
+    Field field,
+    std::string_view expected,
+    ondemand::value value,
+    Result result) {
+  if (result.error() != simdjson::SUCCESS) {
+    throw FieldError(
+        file,
+        field(),
+        "expected " + std::string(expected) + ", found " +
+            std::string(describe(value)));
+  }
+  return result.value_unsafe();
+}
+
+template <typename Field>
+std::string_view get_string(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::value value) {
+  return expect(file, field, "a string", value, value.get_string());
+}
+
+template <typename Field>
+bool get_bool(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::value value) {
+  return expect(file, field, "true or false", value, value.get_bool());
+}
+
+template <typename Field>
+ondemand::object get_object(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::value value) {
+  return expect(file, field, "an object", value, value.get_object());
+}
+
+template <typename Field>
+ondemand::array get_array(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::value value) {
+  return expect(file, field, "a list", value, value.get_array());
+}
+
+/// A token id: an integer from 0 to `last`.
+template <typename Field>
+std::uint32_t get_id(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::value value,
+    std::uint32_t last) {
+  const auto result = value.get_uint64();
+  if (result.error() != simdjson::SUCCESS || result.value_unsafe() > last) {
+    throw FieldError(
+        file,
+        field(),
+        "expected a token id from 0 to " + std::to_string(last) + ", found " +
+            (result.error() == simdjson::SUCCESS
+                 ? std::to_string(result.value_unsafe())
+                 : std::string(describe(value))));
+  }
+  return static_cast<std::uint32_t>(result.value_unsafe());
+}
+
+/// Calls on_field(key, value) for each field of an object.
+template <typename Field, typename OnField>
+void for_each_field(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::object object,
+    OnField on_field) {
+  for (auto entry : object) {
+    std::string_view key;
+    ondemand::value value;
+    if (entry.unescaped_key().get(key) != simdjson::SUCCESS ||
+        entry.value().get(value) != simdjson::SUCCESS) {
+      throw FieldError(file, field(), "malformed JSON in this object");
+    }
+    on_field(key, value);
+  }
+}
+
+/// Calls on_element(index, value) for each element of a list.
+template <typename Field, typename OnElement>
+void for_each_element(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::array array,
+    OnElement on_element) {
+  std::size_t idx = 0;
+  for (auto element : array) {
+    ondemand::value value;
+    if (element.get(value) != simdjson::SUCCESS) {
+      throw FieldError(file, field(), "malformed JSON in this list");
+    }
+    on_element(idx++, value);
+  }
+}
+
+} // namespace qwen3_mlx::json
