@@ -3,6 +3,7 @@
 post-processors and merge layouts that the real vocabularies do not use."""
 
 import json
+import os
 import random
 import sys
 import tempfile
@@ -83,8 +84,20 @@ def random_tokenizer(rng: random.Random) -> dict:
     return tokenizer_json(added, normalizer, pre, post, byte_level(True, True, True), model)
 
 
+def encode_or_none(oracle: tokenizers.Tokenizer, text: str) -> list[int] | None:
+    """None where tokenizers panics: a token that swallows white space before one
+    that begins with it."""
+    try:
+        return oracle.encode(text).ids
+    except BaseException as error:  # PanicException is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        return None
+
+
 def check_flags(program: Path, seed: int, count: int) -> str:
     """`count` texts over as many tokenizers as 40 texts each need."""
+    os.environ["RUST_BACKTRACE"] = "0"
     rng = random.Random(seed)
     num_tokenizers = max(count // 40, 1)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +113,9 @@ def check_flags(program: Path, seed: int, count: int) -> str:
                 answers = ours.encode([t.encode() for t in texts], add_special=True,
                                       plain_special=plain)
                 for text, left in zip(texts, answers):
-                    right = oracle.encode(text).ids
+                    right = encode_or_none(oracle, text)
+                    if right is None:
+                        continue
                     skip = rng.random() < 0.5
                     decoded = ours.decode([left], skip_special=skip)[0].decode()
                     if left.tolist() != right or decoded != oracle.decode(
