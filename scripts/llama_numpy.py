@@ -102,4 +102,5 @@ class Llama:
         for layer in range(self.num_layers):
             x = x + self.attention(self.norm(x, f"blk.{layer}.attn_norm"), layer)
             x = x + self.mlp(self.norm(x, f"blk.{layer}.ffn_norm"), layer)
-        return self.linear(self.norm(x[-1], "output_norm"), "token_embd")
+        head = "output" if "output.weight" in self.weights else "token_embd"
+        return self.linear(self.norm(x[-1], "output_norm"), head)

@@ -15,8 +15,6 @@ import argparse
 import copy
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -27,15 +25,11 @@ import numpy as np
 from mlx_lm import utils
 from mlx_lm.models import cache as mlx_lm_cache
 
+import parity
 import tiny_cases
 import tiny_weights
 
-TOLERANCE = 1e-4  # of a log-probability
-NUM_TOKENS = 24
-NUM_TOP = 5
 PROMPT_LENGTH = 12
-MIN_MARGIN = 2e-3  # greedy choices closer than that say nothing
-MAX_SEEDS = 60
 
 # 128 wide, so that every group size fits every matrix.
 SIZES = {
@@ -226,119 +220,45 @@ def write_quantized(case: Case, seed: int, folder: Path):
     utils.save_config(copy.deepcopy(config), folder / "mlx" / "config.json")
 
 
-def run_mlx_lm(folder: Path, prompt_ids: list[int]):
-    """Greedy ids, the log-probabilities [n, V] they came from, the least
-    margin."""
+def run_mlx_lm(folder: Path, prompt_ids: list[int]) -> parity.Reference:
     model, _ = utils.load_model(folder)
     cache = mlx_lm_cache.make_prompt_cache(model)
-    step, ids, rows, margin = mx.array([prompt_ids]), [], [], float("inf")
-    for _ in range(NUM_TOKENS):
+    step, ids, rows = mx.array([prompt_ids]), [], []
+    for _ in range(parity.NUM_TOKENS):
         logits = model(step, cache=cache)[0, -1].astype(mx.float32)
-        row = np.array(logits - mx.logsumexp(logits))
-        second, first = np.sort(row)[-2:]
-        margin = min(margin, float(first - second))
-        rows.append(row)
-        ids.append(int(row.argmax()))
-        step = mx.array([[ids[-1]]])
-    return ids, rows, margin
+        rows.append(np.array(logits - mx.logsumexp(logits)))
+        ids.append(int(rows[-1].argmax()))
+        step = mx.array([ids[-1:]])
+    return parity.Reference(prompt_ids, ids, rows)
 
 
-def run_program(program: Path, folder: Path, prompt_ids: list[int], kernels: str):
-    command = [
-        str(program),
-        "generate",
-        "--model",
-        str(folder),
-        "--prompt-ids",
-        ",".join(map(str, prompt_ids)),
-        "--max-tokens",
-        str(NUM_TOKENS),
-        "--temp",
-        "0",
-        "--top-logprobs",
-        str(NUM_TOP),
-        "--json",
-        "--device",
-        "cpu",
-        "--kernels",
-        kernels,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"exit status {done.returncode}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
-
-
-def worst_error(output: dict, rows: list[np.ndarray]) -> float:
-    worst = 0.0
-    for entry, row in zip(output["logprobs"], rows, strict=True):
-        if len(entry["top"]) != NUM_TOP:
-            raise RuntimeError(f"expected {NUM_TOP} top entries: {entry}")
-        for one in [entry, *entry["top"]]:
-            worst = max(worst, abs(one["logprob"] - float(row[one["id"]])))
-        # The same tokens, up to ties within the tolerance.
-        least = min(float(row[one["id"]]) for one in entry["top"])
-        worst = max(worst, float(np.sort(row)[-NUM_TOP]) - least)
-    return worst
-
-
-def check(case: Case, program: Path, kernels: str) -> str:
-    """What to print; raises on any difference."""
-    for seed in range(1, MAX_SEEDS + 1):
+def check(case: Case, program: parity.Program) -> str:
+    for seed in range(1, parity.MAX_SEEDS + 1):
         prompt_ids = tiny_weights.random_ids(
             "prompt", seed, PROMPT_LENGTH, case.config["vocab_size"]
         )
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            write_quantized(case, seed, folder)
-            ids, rows, margin = run_mlx_lm(folder / "mlx", prompt_ids)
-            if margin < MIN_MARGIN:
+            write_quantized(case, seed, Path(name))
+            folder = Path(name) / "mlx"
+            reference = run_mlx_lm(folder, prompt_ids)
+            if not reference.is_clear():
                 continue
             if case.rewrite is not None:
-                case.rewrite(folder / "mlx")
-            output = run_program(program, folder / "mlx", prompt_ids, kernels)
-        if output["ids"] != ids:
-            raise RuntimeError(f"ids {output['ids']}, mlx-lm {ids}")
-        if output["prompt_ids"] != prompt_ids:
-            raise RuntimeError(f"prompt_ids {output['prompt_ids']}")
-        worst = worst_error(output, rows)
-        if worst > TOLERANCE:
-            raise RuntimeError(f"log-probabilities differ by {worst:.1e}")
-        return f"worst log-probability error {worst:.1e}, margin {margin:.1e}"
-    raise RuntimeError(f"no seed below {MAX_SEEDS} has a clear margin")
+                case.rewrite(folder)
+            return program.compare(folder, reference)
+    raise RuntimeError(f"no seed up to {parity.MAX_SEEDS} has a clear margin")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    root = Path(__file__).resolve().parent.parent
-    parser.add_argument(
-        "--program", type=Path, default=root / "build/release/src/cli/qwen3-mlx"
-    )
-    parser.add_argument("--kernels", default="stock", help="stock or native")
-    parser.add_argument("--only", help="cases whose name contains this")
-    parser.add_argument("-v", "--verbose", action="store_true")
+    parity.add_arguments(parser)
     arguments = parser.parse_args()
-
     mx.set_default_device(mx.cpu)
-    chosen = [c for c in cases() if arguments.only is None or arguments.only in c.name]
-    failures = 0
-    for case in chosen:
-        try:
-            # mlx-lm prints what it does.
-            with open(os.devnull, "w") as nowhere:
-                stdout, sys.stdout = sys.stdout, nowhere
-                try:
-                    line = check(case, arguments.program, arguments.kernels)
-                finally:
-                    sys.stdout = stdout
-        except Exception as error:
-            failures += 1
-            print(f"FAILED {case.name}: {error}", flush=True)
-        else:
-            if arguments.verbose:
-                print(f"{case.name}: {line}", flush=True)
-    print(f"{len(chosen) - failures} of {len(chosen)} cases agree with mlx-lm")
-    sys.exit(1 if failures or not chosen else 0)
+    program = parity.Program(arguments.program, arguments.kernels)
+    checks = [
+        (case.name, lambda case=case: check(case, program)) for case in cases()
+    ]
+    sys.exit(parity.run_checks(checks, arguments))
 
 
 if __name__ == "__main__":

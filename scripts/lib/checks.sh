@@ -113,6 +113,7 @@ run_fuzzers() {
 # With a list instead of a pattern, a script that is lost is noticed.
 parity_scripts=(
   "parity_mlx_lm.py"
+  "parity_gguf.py"
 )
 
 run_parity() {

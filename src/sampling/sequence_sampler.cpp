@@ -40,7 +40,7 @@ mx::array
 SequenceSampler::operator()(const mx::array& logits, mx::StreamOrDevice s) {
   const auto [token_draw, xtc_draw] = draw(seed_, token_index_);
   ++token_index_;
-  const auto ids =
+  auto ids =
       sampler_(logits, mx::array({token_draw, xtc_draw}, {1, 2}), window_, s);
   if (const int width = window_.shape(1); width > 0) {
     const auto newest =
