@@ -1,5 +1,6 @@
 # Third-party libraries: an installed one first, else a pinned download.
-# Every version and hash of the project is named here and nowhere else.
+# Every version and hash of the project is named here and nowhere else. Targets
+# that a surrounding project has defined already are taken as they are.
 
 include(FetchContent)
 
@@ -22,15 +23,19 @@ endmacro()
 
 find_package(Threads REQUIRED)
 
-find_package(simdjson CONFIG QUIET)
-if(NOT simdjson_FOUND)
+if(NOT TARGET simdjson::simdjson)
+  find_package(simdjson CONFIG QUIET)
+endif()
+if(NOT TARGET simdjson::simdjson)
   qwen3_mlx_download(
     simdjson https://github.com/simdjson/simdjson/archive/v3.0.1.tar.gz
     156b1bc5eb0561b2bd166b46d191fd3d95a3e709cc63761477d3b7aec2b6e9ed)
 endif()
 
-find_package(nlohmann_json 3.9 CONFIG QUIET)
-if(NOT nlohmann_json_FOUND)
+if(NOT TARGET nlohmann_json::nlohmann_json)
+  find_package(nlohmann_json 3.9 CONFIG QUIET)
+endif()
+if(NOT TARGET nlohmann_json::nlohmann_json)
   qwen3_mlx_download(
     nlohmann_json
     https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
@@ -99,8 +104,10 @@ if(QWEN3_MLX_BUILD_TESTS)
 endif()
 
 if(QWEN3_MLX_BUILD_PROGRAM)
-  find_package(CLI11 CONFIG QUIET)
-  if(NOT CLI11_FOUND)
+  if(NOT TARGET CLI11::CLI11)
+    find_package(CLI11 CONFIG QUIET)
+  endif()
+  if(NOT TARGET CLI11::CLI11)
     set(CLI11_INSTALL OFF)
     qwen3_mlx_download(
       CLI11 https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.2.tar.gz
