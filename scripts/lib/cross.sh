@@ -60,6 +60,7 @@ make_aarch64_sysroot() {
   for package in "$folder"/apt/cache/archives/*.deb; do
     dpkg -x "$package" "$folder/sysroot"
   done
+  rm -rf "$folder/apt"
   touch "$folder/sysroot/.done"
 }
 
@@ -99,6 +100,9 @@ make_macos_sysroot() {
   local folder="$cross/macos" tool
   make_venv .venv-zig "$root/scripts/requirements-zig.txt"
   wheel_for macosx_14_0_arm64 requirements-mlx-metal.txt "$folder/python"
+  # The frameworks' paths are those of the machine that built the wheel.
+  sed -i.orig "s#/Applications/[^;\"]*/Frameworks/#$root/scripts/cross/macos/stubs/#g" \
+    "$folder/python/mlx/share/cmake/MLX/MLXTargets.cmake"
   macos_source simdjson 3.0.1 \
     156b1bc5eb0561b2bd166b46d191fd3d95a3e709cc63761477d3b7aec2b6e9ed
   macos_source utf8proc 2.8.0 \
