@@ -112,6 +112,8 @@ run_fuzzers() {
 # The comparisons with other implementations, each a script and its options.
 # With a list instead of a pattern, a script that is lost is noticed.
 parity_scripts=(
+  "make_qwen_tokenizers.py"
+  "parity_tokenizer.py --program build/release/tests/tokenizer/tokenizer_pipe"
   "parity_mlx_lm.py"
   "parity_gguf.py"
 )
@@ -120,16 +122,16 @@ run_parity() {
   make_venv .venv-oracle "$root/scripts/requirements-oracle.txt"
   ensure_default_model
   build_preset release
-  local line name failures=0
+  local line failures=0
   for line in "${parity_scripts[@]}"; do
-    name="${line%% *}"
     say "$line"
     # shellcheck disable=SC2086  # the options are words
-    (cd "$root" && .venv-oracle/bin/python scripts/$line) || {
+    if ! (cd "$root" && nice .venv-oracle/bin/python scripts/$line); then
       failures=$((failures + 1))
       printf 'FAILED: %s\n' "$line"
-    }
+    fi
   done
-  printf '%d of %d scripts passed\n' "$((${#parity_scripts[@]} - failures))" "${#parity_scripts[@]}"
+  printf '%d of %d scripts passed\n' \
+    "$((${#parity_scripts[@]} - failures))" "${#parity_scripts[@]}"
   [ "$failures" = 0 ]
 }
