@@ -22,8 +22,10 @@ build_preset() {
     shift
     options=("$@")
   fi
-  # A user may not like warnings of a new compiler to stop the build.
-  [ "${CI:-}" = true ] && options+=(-DQWEN3_MLX_WERROR=ON)
+  # For users, and with compilers that are newer each year, warnings stay so.
+  if [ "${CI:-}" = true ] && [[ "$preset" != macos-cross && "$preset" != fuzz ]]; then
+    options+=(-DQWEN3_MLX_WERROR=ON)
+  fi
   say "Configuring build/$preset"
   (cd "$root" && run_logged "configure-$preset" cmake --preset "$preset" \
     ${options[@]+"${options[@]}"}) || return
