@@ -138,8 +138,8 @@ INSTANTIATE_TEST_SUITE_P(
          "inner.deeper.k",
          "found a list"},
     }),
-    [](const ::testing::TestParamInfo<Wrong>& info) {
-      return info.param.name;
+    [](const ::testing::TestParamInfo<Wrong>& each) {
+      return each.param.name;
     });
 
 TEST(Config, RefusesWhatIsNoObject) {

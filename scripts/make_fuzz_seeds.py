@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Writes seed corpora for tests/fuzz: make_fuzz_seeds.py DIR
+
+One folder for each of safetensors, gguf, config and index; small valid files,
+so that the fuzzers start behind the first checks. Needs no packages.
+"""
+
+import json
+import struct
+import sys
+from pathlib import Path
+
+GOLDENS = Path(__file__).resolve().parent.parent / "tests" / "goldens"
+
+
+def safetensors(tensors, metadata=None):
+    header, offset = ({"__metadata__": metadata} if metadata else {}), 0
+    for name, dtype, shape, n_bytes in tensors:
+        offsets = [offset, offset + n_bytes]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+        offset += n_bytes
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(offset)
+
+
+def text(value):
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def gguf(entries, tensors, version=3, alignment=32):
+    out = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(entries))
+    for key, kind, value in entries:
+        out += text(key) + struct.pack("<I", kind) + value
+    offset = 0
+    for name, kind, dims, n_bytes in tensors:
+        out += text(name) + struct.pack("<I", len(dims))
+        out += b"".join(struct.pack("<Q", dim) for dim in dims)
+        out += struct.pack("<IQ", kind, offset)
+        offset += -(-n_bytes // alignment) * alignment
+    out += bytes(-len(out) % alignment)
+    return out + bytes(offset)
+
+
+def array(kind, values):
+    return struct.pack("<IQ", kind, len(values)) + b"".join(values)
+
+
+def gguf_seeds():
+    scalars = [
+        (f"key.{kind}", kind, bytes(size))
+        for kind, size in enumerate([1, 1, 2, 2, 4, 4, 4, 1])
+    ] + [("key.u64", 10, bytes(8)), ("key.f64", 12, bytes(8))]
+    tokens = [
+        ("general.architecture", 8, text("qwen3")),
+        ("tokenizer.ggml.tokens", 9, array(8, [text("a"), text("bc")])),
+        ("tokenizer.ggml.token_type", 9, array(5, [bytes(4)] * 2)),
+        ("general.alignment", 4, struct.pack("<I", 64)),
+    ]
+    tensors = [
+        ("token_embd.weight", 8, [32, 2], 68),
+        ("blk.0.attn_q.weight", 2, [64, 2], 72),
+        ("blk.0.attn_k.weight", 3, [32, 1], 20),
+        ("output_norm.weight", 0, [4], 16),
+    ]
+    return [
+        gguf([], []),
+        gguf(scalars, tensors, version=2),
+        gguf(tokens, tensors, alignment=64),
+    ]
+
+
+def safetensors_seeds():
+    return [
+        safetensors([]),
+        safetensors([("a", "BF16", [2, 3], 12), ("b", "U8", [4], 4)], {"k": "v"}),
+        safetensors([("f8", "F8_E4M3", [], 1), ("f4", "F4", [2], 1), ("e", "F32", [0], 0)]),
+    ]
+
+
+def config_seeds():
+    cases = sorted((GOLDENS / "parity").glob("*/case.json"))
+    seeds = [json.dumps(json.loads(case.read_text())["config"]) for case in cases]
+    quantized = json.loads(seeds[0]) if seeds else {}
+    quantized["quantization"] = {
+        "group_size": 64,
+        "bits": 4,
+        "mode": "affine",
+        "model.embed_tokens": {"group_size": 32, "bits": 8},
+        "lm_head": False,
+    }
+    return [seed.encode() for seed in [*seeds, json.dumps(quantized)]]
+
+
+def index_seeds():
+    good = {"metadata": {"total_size": 1}, "weight_map": {"t": "a.safetensors"}}
+    bad = {"weight_map": {"t": "../a.safetensors", "u": "b.safetensors"}}
+    return [json.dumps(index).encode() for index in (good, bad)]
+
+
+def main(out):
+    for name, seeds in {
+        "safetensors": safetensors_seeds(),
+        "gguf": gguf_seeds(),
+        "config": config_seeds(),
+        "index": index_seeds(),
+    }.items():
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for idx, seed in enumerate(seeds):
+            (folder / f"seed-{idx:02}").write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

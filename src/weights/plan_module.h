@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// What a load plan finds of one module in the checkpoint. Private to PlanState.
+#pragma once
+
+#include <optional>
+
+#include "mlx/dtype.h"
+#include "weights/plan_state.h"
+
+namespace qwen3_mlx {
+
+/// Of a plain tensor.
+inline bool is_float(StoredType type) {
+  return type == StoredType::f32 || type == StoredType::f16 ||
+      type == StoredType::bf16;
+}
+
+/// MLX's type of a plain tensor.
+inline mx::Dtype to_dtype(StoredType type) {
+  return type == StoredType::f32 ? mx::float32
+      : type == StoredType::f16  ? mx::float16
+      : type == StoredType::bf16 ? mx::bfloat16
+      : type == StoredType::u32  ? mx::uint32
+                                 : mx::uint8;
+}
+
+/// ggml's blocks, which turn into affine groups of 32; nothing for others.
+inline std::optional<QuantFormat> block_format(StoredType type) {
+  switch (type) {
+  case StoredType::q4_0:
+  case StoredType::q4_1:
+    return QuantFormat{QuantMode::affine, 4, 32};
+  case StoredType::q8_0:
+    return QuantFormat{QuantMode::affine, 8, 32};
+  default:
+    return std::nullopt;
+  }
+}
+
+/// What the checkpoint holds of one module.
+struct PlanState::Module {
+  QuantFormat format;
+  const StoredTensor* weight = nullptr; ///< nullptr: missing or random.
+  const StoredTensor* scales = nullptr;
+  const StoredTensor* biases = nullptr;
+  mx::Dtype scale_dtype = mx::uint8;
+  bool usable = false; ///< All parts are there, of the types they must have.
+
+  bool merges_with(const Module& other) const {
+    return usable && other.usable && format == other.format &&
+        (!format.is_quantized() || scale_dtype == other.scale_dtype);
+  }
+};
+
+} // namespace qwen3_mlx
