@@ -8,6 +8,12 @@
 namespace qwen3_mlx::cli {
 
 void add_commands(CLI::App& app, Exit& exit) {
+  add_generate(app, exit);
+  add_chat(app, exit);
+  add_info(app, exit);
+  add_bench(app, exit);
+  add_perplexity(app, exit);
+  add_cache_prompt(app, exit);
   add_tokenize(app, exit);
   add_template(app, exit);
   add_completion(app, exit);

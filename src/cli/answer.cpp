@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+
+#include "cli/answer.h"
+
+#include <mlx/memory.h>
+
+#include <algorithm>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/terminal.h"
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::cli {
+
+HeldCache::HeldCache(Model model, const CacheOptions& options)
+    : model_(std::move(model)), options_(options),
+      cache_(model_.make_cache(options)) {}
+
+HeldCache::HeldCache(
+    Model model,
+    std::vector<KVCache> cache,
+    std::vector<std::uint32_t> ids)
+    : model_(std::move(model)), cache_(std::move(cache)), ids_(std::move(ids)) {
+}
+
+std::size_t HeldCache::keep_prefix_of(std::span<const std::uint32_t> ids) {
+  const auto shared = static_cast<std::size_t>(
+      std::mismatch(ids_.begin(), ids_.end(), ids.begin(), ids.end()).first -
+      ids_.begin());
+  trim_to(std::min(shared, ids.empty() ? 0 : ids.size() - 1));
+  return ids_.size();
+}
+
+void HeldCache::extend(std::span<const std::uint32_t> ids) {
+  ids_.insert(ids_.end(), ids.begin(), ids.end());
+  const auto offset = static_cast<std::size_t>(cache_.front().offset());
+  if (offset <= ids_.size()) {
+    ids_.resize(offset);
+  } else {
+    trim_to(ids_.size());
+  }
+}
+
+void HeldCache::trim_to(std::size_t n_ids) {
+  const int surplus = cache_.front().offset() - static_cast<int>(n_ids);
+  const bool can_trim = std::all_of(
+      cache_.begin(), cache_.end(), [surplus](const KVCache& layer) {
+        return layer.can_trim(surplus);
+      });
+  if (surplus == 0) {
+    ids_.resize(n_ids);
+  } else if (can_trim) {
+    for (auto& layer : cache_) {
+      layer.trim(surplus);
+    }
+    ids_.resize(n_ids);
+  } else {
+    cache_ = model_.make_cache(options_);
+    ids_.clear();
+  }
+}
+
+Answer generate_answer(
+    const Model& model,
+    const Tokenizer* tokenizer,
+    HeldCache& held,
+    std::span<const std::uint32_t> prompt,
+    const SamplingParams& params,
+    const GenerateOptions& options,
+    const TextSink& sink) {
+  Answer answer;
+  answer.num_cached_tokens = held.keep_prefix_of(prompt);
+  const auto rest = prompt.subspan(answer.num_cached_tokens);
+
+  std::optional<StreamingDetokenizer> detokenizer;
+  if (tokenizer != nullptr) {
+    detokenizer.emplace(*tokenizer);
+  }
+  const auto emit = [&](const std::string& text) {
+    answer.text += text;
+    if (sink && !text.empty()) {
+      sink(text);
+    }
+  };
+
+  const auto& stops = *options.stop_ids;
+  Generate tokens(model, held.cache(), rest, params, options);
+  for (const std::uint32_t id : tokens) {
+    answer.ids.push_back(id);
+    if (options.logprobs) {
+      answer.logprobs.push_back(tokens.logprobs());
+    }
+    const bool ends = std::find(stops.begin(), stops.end(), id) != stops.end();
+    if (detokenizer && !ends) {
+      emit(detokenizer->add(id));
+    }
+  }
+  if (detokenizer) {
+    emit(detokenizer->finish());
+  }
+  answer.finish_reason = tokens.finish_reason();
+  answer.timings = tokens.timings();
+  answer.seed = tokens.seed();
+
+  std::vector<std::uint32_t> seen(rest.begin(), rest.end());
+  seen.insert(seen.end(), answer.ids.begin(), answer.ids.end());
+  held.extend(seen);
+  return answer;
+}
+
+std::vector<std::uint32_t> stop_ids(
+    const Model& model,
+    const Tokenizer* tokenizer,
+    const std::vector<std::string>& extra) {
+  auto ids = model.eos_token_ids();
+  if (tokenizer != nullptr && tokenizer->eos_id().has_value()) {
+    ids.push_back(*tokenizer->eos_id());
+  }
+  for (const auto& text : extra) {
+    const auto token =
+        tokenizer == nullptr ? std::nullopt : tokenizer->token_to_id(text);
+    std::uint32_t id = 0;
+    if (token.has_value()) {
+      ids.push_back(*token);
+    } else if (CLI::detail::lexical_cast(text, id)) {
+      ids.push_back(id);
+    } else {
+      throw CLI::ValidationError(
+          "--extra-eos-token", "'" + text + "' is no token of the vocabulary");
+    }
+  }
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+std::string describe_timings(const Answer& answer) {
+  const auto& timings = answer.timings;
+  std::string text = "Prompt: " + std::to_string(timings.prompt_tokens) +
+      " tokens, " + fixed(timings.prompt_tokens_per_second(), 1) +
+      " tokens-per-sec";
+  if (answer.num_cached_tokens > 0) {
+    text += " (" + std::to_string(answer.num_cached_tokens) +
+        " more were in the cache)";
+  }
+  text += "\nGeneration: " + std::to_string(timings.generated_tokens) +
+      " tokens, " + fixed(timings.generation_tokens_per_second(), 1) +
+      " tokens-per-sec\nPeak memory: " +
+      fixed(static_cast<double>(mx::get_peak_memory()) / 1e9, 3) + " GB\n";
+  return text;
+}
+
+Json timings_json(const Answer& answer) {
+  const auto& timings = answer.timings;
+  return {
+      {"prompt_tokens", timings.prompt_tokens},
+      {"cached_tokens", answer.num_cached_tokens},
+      {"prompt_seconds", timings.prompt_seconds},
+      {"prompt_tokens_per_second", timings.prompt_tokens_per_second()},
+      {"generated_tokens", timings.generated_tokens},
+      {"generation_seconds", timings.generation_seconds},
+      {"generation_tokens_per_second", timings.generation_tokens_per_second()},
+      {"peak_memory_bytes", mx::get_peak_memory()}};
+}
+
+} // namespace qwen3_mlx::cli

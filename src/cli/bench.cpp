@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+// qwen3-mlx bench: speed and memory of a checkpoint, or of random weights of
+// its shape. Options and trials are mlx_lm.benchmark's.
+
+#include <mlx/memory.h>
+
+#include <iostream>
+#include <memory>
+#include <utility>
+
+#include "cli/bench_trial.h"
+#include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/model_options.h"
+#include "cli/table.h"
+#include "cli/terminal.h"
+#include "cli/text_model.h"
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::cli {
+namespace {
+
+constexpr const char* examples =
+    "\nOne warm-up and then --num-trials runs of random token ids; the prompt\n"
+    "time is that of the first token. With --random no weights are needed:\n"
+    "--model is then a folder with a config.json, or that file.\n"
+    "\nExamples:\n"
+    "  qwen3-mlx bench --model DIR -p 512 -g 128\n"
+    "  qwen3-mlx bench --model config.json --random --q-bits 4 --json";
+
+struct BenchCommand {
+  ModelOptions model;
+  bool random = false;
+  std::optional<int> q_bits;
+  int q_group_size = 64;
+  std::string q_mode = "affine";
+  BenchShape shape;
+  int num_trials = 5;
+  bool json = false;
+};
+
+QuantMode mode_named(const std::string& name) {
+  for (const auto mode :
+       {QuantMode::affine,
+        QuantMode::mxfp4,
+        QuantMode::mxfp8,
+        QuantMode::nvfp4}) {
+    if (name == to_string(mode)) {
+      return mode;
+    }
+  }
+  return QuantMode::none;
+}
+
+ModelArgs random_args(const BenchCommand& options) {
+  const auto& path = options.model.model;
+  auto args = path.extension() == ".json" ? parse_model_args(Config::load(path))
+                                          : get_model_args(path);
+  if (options.q_bits.has_value()) {
+    const QuantFormat format{
+        mode_named(options.q_mode), *options.q_bits, options.q_group_size};
+    if (!is_supported(format)) {
+      throw CLI::ValidationError(
+          "--q-bits", "MLX has no format '" + describe(format) + "'");
+    }
+    args.quantization = QuantizationConfig{.format = format, .modules = {}};
+  }
+  return args;
+}
+
+Model make_model(const BenchCommand& options) {
+  return options.random ? make_random_model(
+                              random_args(options),
+                              /* seed */ 0,
+                              load_options(options.model))
+                        : load_with_progress(options.model);
+}
+
+Json to_json(const BenchTrial& trial) {
+  return {
+      {"prompt_tps", trial.prompt_tps},
+      {"generation_tps", trial.generation_tps},
+      {"time_to_first_token_seconds", trial.time_to_first_token},
+      {"peak_memory_bytes", trial.peak_memory_bytes}};
+}
+
+void add_row(Table& table, const std::string& name, const BenchTrial& trial) {
+  table.add(
+      {name,
+       fixed(trial.prompt_tps, 2),
+       fixed(trial.generation_tps, 2),
+       fixed(trial.time_to_first_token * 1e3, 1),
+       fixed(static_cast<double>(trial.peak_memory_bytes) / 1e9, 3)});
+}
+
+void print_json(
+    const BenchCommand& options,
+    const Model& model,
+    std::size_t weight_bytes,
+    const std::vector<BenchTrial>& trials) {
+  Json object{
+      {"model", options.model.model.string()},
+      {"model_type", model.args().model_type},
+      {"random", options.random},
+      {"device", model.device() == mx::Device::cpu ? "cpu" : "gpu"},
+      {"kernels", options.model.kernels},
+      {"prompt_tokens", options.shape.prompt_tokens},
+      {"generation_tokens", options.shape.generation_tokens},
+      {"batch_size", options.shape.batch_size},
+      {"weight_bytes", weight_bytes},
+      {"trials", Json::array()},
+      {"average", to_json(average(trials))}};
+  for (const auto& trial : trials) {
+    object["trials"].push_back(to_json(trial));
+  }
+  std::cout << object.dump() << '\n';
+}
+
+void print_table(
+    const BenchCommand& options,
+    const Model& model,
+    std::size_t weight_bytes,
+    const std::vector<BenchTrial>& trials) {
+  std::cout << options.model.model.string() << ": " << model.args().model_type
+            << (options.random ? ", random weights" : "") << ", "
+            << human_bytes(weight_bytes) << " of weights, "
+            << (model.device() == mx::Device::cpu ? "cpu" : "gpu") << ", "
+            << options.model.kernels << " kernels\n"
+            << "prompt_tokens=" << options.shape.prompt_tokens
+            << ", generation_tokens=" << options.shape.generation_tokens
+            << ", batch_size=" << options.shape.batch_size << "\n\n";
+  Table table(
+      {{"trial"},
+       {"prompt tokens/s", Align::right},
+       {"generation tokens/s", Align::right},
+       {"first token ms", Align::right},
+       {"peak memory GB", Align::right}});
+  for (std::size_t index = 0; index < trials.size(); ++index) {
+    add_row(table, std::to_string(index + 1), trials[index]);
+  }
+  add_row(table, "average", average(trials));
+  table.print(std::cout);
+}
+
+void run(const BenchCommand& options, Exit& exit) {
+  const auto model = make_model(options);
+  const std::size_t weight_bytes = mx::get_active_memory();
+  const InterruptScope interrupt;
+  const auto cancelled = [&interrupt] { return interrupt.requested(); };
+
+  ProgressBar bar("Trial", ProgressBar::Unit::count);
+  std::vector<BenchTrial> trials;
+  run_trial(model, options.shape, cancelled); // warm-up
+  for (int trial = 0; trial < options.num_trials && !cancelled(); ++trial) {
+    bar.update(
+        static_cast<std::uint64_t>(trial),
+        static_cast<std::uint64_t>(options.num_trials));
+    trials.push_back(run_trial(model, options.shape, cancelled));
+  }
+  bar.clear();
+  if (cancelled()) {
+    exit.code = Exit::interrupted;
+    return;
+  }
+  if (options.json) {
+    print_json(options, model, weight_bytes, trials);
+  } else {
+    print_table(options, model, weight_bytes, trials);
+  }
+}
+
+} // namespace
+
+void add_bench(CLI::App& app, Exit& exit) {
+  auto options = std::make_shared<BenchCommand>();
+  auto* command = app.add_subcommand(
+      "bench", "Measure speed and memory of a model or of its shape");
+  add_model_options(*command, options->model);
+  const char* random = "Random weights";
+  command
+      ->add_flag(
+          "--random",
+          options->random,
+          "Random weights of the shape in the config")
+      ->group(random);
+  command
+      ->add_option(
+          "--q-bits",
+          options->q_bits,
+          "Quantize them (default: as the config says)")
+      ->type_name("BITS")
+      ->needs("--random")
+      ->group(random);
+  command->add_option("--q-group-size", options->q_group_size, "In groups of")
+      ->capture_default_str()
+      ->type_name("N")
+      ->needs("--q-bits")
+      ->group(random);
+  command->add_option("--q-mode", options->q_mode, "How")
+      ->capture_default_str()
+      ->type_name("MODE")
+      ->check(CLI::IsMember(
+          std::vector<std::string>{"affine", "mxfp4", "mxfp8", "nvfp4"}))
+      ->needs("--q-bits")
+      ->group(random);
+
+  const char* trial = "Trials";
+  const auto add_count = [&](const char* names, int& value, const char* help) {
+    command->add_option(names, value, help)
+        ->capture_default_str()
+        ->type_name("N")
+        ->check(CLI::PositiveNumber)
+        ->group(trial);
+  };
+  add_count(
+      "-p,--prompt-tokens",
+      options->shape.prompt_tokens,
+      "Length of the prompt");
+  add_count(
+      "-g,--generation-tokens",
+      options->shape.generation_tokens,
+      "Tokens to generate");
+  add_count(
+      "-b,--batch-size", options->shape.batch_size, "Sequences at a time");
+  add_count("-n,--num-trials", options->num_trials, "Runs to average");
+  add_count(
+      "--prefill-step-size",
+      options->shape.prefill_step_size,
+      "Prompt tokens read at once");
+  command->add_flag("--json", options->json, "Print one JSON object")
+      ->group("Output");
+  command->footer(examples);
+  command->callback([options, &exit] { run(*options, exit); });
+}
+
+} // namespace qwen3_mlx::cli

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+
+#include "cli/interrupt.h"
+
+namespace qwen3_mlx::cli {
+namespace {
+
+// A signal handler can reach nothing but globals, and write nothing but this
+// type.
+volatile std::sig_atomic_t interrupted = 0;
+
+extern "C" void on_interrupt(int signal) {
+  if (interrupted != 0) {
+    // Both calls are async-signal-safe. The signal is delivered with its
+    // default action as soon as this handler returns.
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+  interrupted = 1;
+}
+
+} // namespace
+
+InterruptScope::InterruptScope() {
+  interrupted = 0;
+  struct sigaction action {};
+  action.sa_handler = on_interrupt;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, &previous_);
+}
+
+InterruptScope::~InterruptScope() {
+  sigaction(SIGINT, &previous_, nullptr);
+}
+
+bool InterruptScope::requested() const {
+  return interrupted != 0;
+}
+
+} // namespace qwen3_mlx::cli

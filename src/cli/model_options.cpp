@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+
+#include "cli/model_options.h"
+
+#include <vector>
+
+#include "cli/terminal.h"
+
+namespace qwen3_mlx::cli {
+namespace {
+
+constexpr const char* group = "Model";
+
+CLI::IsMember one_of(std::vector<std::string> words) {
+  return CLI::IsMember(std::move(words));
+}
+
+mx::Dtype dtype_named(const std::string& name) {
+  if (name == "float32") {
+    return mx::float32;
+  }
+  return name == "float16" ? mx::float16 : mx::bfloat16;
+}
+
+} // namespace
+
+CLI::Option* add_model_option(CLI::App& command, std::filesystem::path& model) {
+  return command
+      .add_option(
+          "--model",
+          model,
+          "Folder of a Hugging Face or MLX checkpoint, or a .gguf file")
+      ->required()
+      ->type_name("PATH")
+      ->envname("QWEN3_MLX_MODEL")
+      ->group(group);
+}
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  add_model_option(command, options.model);
+  command
+      .add_option(
+          "--device", options.device, "Where to run (default: the GPU if any)")
+      ->type_name("DEVICE")
+      ->check(one_of({"cpu", "gpu"}))
+      ->group(group);
+  command
+      .add_option(
+          "--kernels",
+          options.kernels,
+          "native: this program's own; stock: MLX's")
+      ->capture_default_str()
+      ->type_name("KIND")
+      ->check(one_of({"native", "stock"}))
+      ->group(group);
+  command
+      .add_option(
+          "--dtype",
+          options.dtype,
+          "Compute type (default: what the checkpoint says)")
+      ->type_name("TYPE")
+      ->check(one_of({"float32", "float16", "bfloat16"}))
+      ->group(group);
+}
+
+LoadOptions load_options(const ModelOptions& options) {
+  LoadOptions load;
+  if (!options.device.empty()) {
+    load.device =
+        mx::Device(options.device == "cpu" ? mx::Device::cpu : mx::Device::gpu);
+  }
+  if (!options.dtype.empty()) {
+    load.dtype = dtype_named(options.dtype);
+  }
+  load.kernels = options.kernels == "stock" ? Kernels::stock : Kernels::native;
+  return load;
+}
+
+Model load_with_progress(const ModelOptions& options) {
+  auto load = load_options(options);
+  ProgressBar bar("Loading", ProgressBar::Unit::bytes);
+  load.progress = [&bar](std::uint64_t done, std::uint64_t total) {
+    bar.update(done, total);
+  };
+  return load_model(options.model, load);
+}
+
+} // namespace qwen3_mlx::cli

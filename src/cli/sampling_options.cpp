@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+
+#include "cli/sampling_options.h"
+
+#include <limits>
+#include <utility>
+
+namespace qwen3_mlx::cli {
+namespace {
+
+constexpr const char* group = "Sampling";
+
+std::pair<std::uint32_t, float> parse_bias(const std::string& text) {
+  // llama.cpp's form is ID+BIAS or ID-BIAS; the sign is then the separator.
+  const auto split = text.find_first_of("=:+-");
+  std::uint32_t id = 0;
+  float bias = 0;
+  const auto value_at =
+      split == std::string::npos || text[split] == '-' ? split : split + 1;
+  if (split == std::string::npos ||
+      !CLI::detail::lexical_cast(text.substr(0, split), id) ||
+      !CLI::detail::lexical_cast(text.substr(value_at), bias)) {
+    throw CLI::ValidationError(
+        "--logit-bias",
+        "expected ID=BIAS, as in 42=-1.5, found '" + text + "'");
+  }
+  return {id, bias};
+}
+
+} // namespace
+
+void add_sampling_options(CLI::App& command, SamplingOptions& options) {
+  const auto add =
+      [&command](
+          const char* names, auto& value, const char* type, const char* help) {
+        return command.add_option(names, value, help)
+            ->type_name(type)
+            ->group(group);
+      };
+  add("--temp,--temperature",
+      options.temperature,
+      "NUMBER",
+      "0 takes the most likely token");
+  add("--top-p",
+      options.top_p,
+      "P",
+      "Sample from the most likely tokens that make up P");
+  add("--top-k", options.top_k, "K", "Sample from the K most likely; 0: all");
+  add("--min-p",
+      options.min_p,
+      "P",
+      "Drop tokens below P times the best one's probability");
+  add("--min-tokens-to-keep",
+      options.min_tokens_to_keep,
+      "N",
+      "What --min-p always leaves");
+  add("--xtc-probability",
+      options.xtc_probability,
+      "P",
+      "Chance to exclude the top choices");
+  add("--xtc-threshold",
+      options.xtc_threshold,
+      "P",
+      "A top choice is one above this probability");
+  add("--repetition-penalty,--repeat-penalty",
+      options.repetition_penalty,
+      "FACTOR",
+      "Divide the logits of recent tokens; 1: off");
+  add("--presence-penalty",
+      options.presence_penalty,
+      "NUMBER",
+      "Subtracted once from recent tokens' logits");
+  add("--frequency-penalty",
+      options.frequency_penalty,
+      "NUMBER",
+      "Subtracted for each recent occurrence");
+  add("--repetition-context-size,--repeat-last-n",
+      options.penalty_window,
+      "N",
+      "What counts as recent (default: 20 tokens)");
+  add("--logit-bias",
+      options.logit_bias,
+      "ID=BIAS",
+      "Added to a token's logit; may be repeated")
+      ->allow_extra_args(false);
+  add("--seed", options.seed, "N", "The same seed gives the same text");
+}
+
+SamplingParams sampling_params(
+    const SamplingOptions& options,
+    const GenerationConfig& defaults) {
+  SamplingParams params;
+  const auto pick = [](auto& value, const auto& option, const auto& fallback) {
+    if (option.has_value()) {
+      value = *option;
+    } else if (fallback.has_value()) {
+      value = *fallback;
+    }
+  };
+  const auto set = [](auto& value, const auto& option) {
+    if (option.has_value()) {
+      value = *option;
+    }
+  };
+  // The temperature of a checkpoint that does not sample is a left-over.
+  pick(
+      params.temperature,
+      options.temperature,
+      defaults.do_sample ? defaults.temperature : std::optional<float>(0.0F));
+  pick(params.top_p, options.top_p, defaults.top_p);
+  pick(params.min_p, options.min_p, defaults.min_p);
+  pick(params.top_k, options.top_k, defaults.top_k);
+  pick(
+      params.repetition_penalty,
+      options.repetition_penalty,
+      defaults.repetition_penalty);
+  set(params.xtc_probability, options.xtc_probability);
+  set(params.xtc_threshold, options.xtc_threshold);
+  set(params.min_tokens_to_keep, options.min_tokens_to_keep);
+  set(params.presence_penalty, options.presence_penalty);
+  set(params.frequency_penalty, options.frequency_penalty);
+  set(params.penalty_window, options.penalty_window);
+  for (const auto& text : options.logit_bias) {
+    params.logit_bias.push_back(parse_bias(text));
+  }
+  params.seed = options.seed;
+  return params;
+}
+
+} // namespace qwen3_mlx::cli

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+
+#include "cli/system_info.h"
+
+#include <mlx/mlx.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
+#include <variant>
+
+#include "cli/terminal.h"
+
+namespace qwen3_mlx::cli {
+
+nlohmann::ordered_json system_info() {
+  nlohmann::ordered_json info{
+      {"qwen3-mlx", QWEN3_MLX_VERSION}, {"mlx", mlx::core::version()}};
+  struct utsname name {};
+  if (uname(&name) == 0) {
+    info["system"] = std::string(name.sysname) + " " + name.release;
+    info["machine"] = name.machine;
+  }
+  info["cores"] = std::thread::hardware_concurrency();
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page_size = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page_size > 0) {
+    info["memory"] = human_bytes(
+        static_cast<std::uint64_t>(pages) *
+        static_cast<std::uint64_t>(page_size));
+  }
+  const bool has_gpu = mlx::core::is_available(mlx::core::Device::gpu);
+  info["gpu"] = has_gpu;
+  info["default_device"] =
+      mlx::core::default_device() == mlx::core::Device::gpu ? "gpu" : "cpu";
+  if (has_gpu) {
+    for (const auto& [key, value] :
+         mlx::core::device_info(mlx::core::Device::gpu)) {
+      std::visit(
+          [&info, &key](const auto& v) { info["gpu_" + key] = v; }, value);
+    }
+  }
+  return info;
+}
+
+} // namespace qwen3_mlx::cli

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+
+#include "cli/terminal.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <string_view>
+#include <system_error>
+
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::cli {
+
+bool stdin_is_terminal() {
+  return isatty(STDIN_FILENO) == 1;
+}
+
+bool stdout_is_terminal() {
+  return isatty(STDOUT_FILENO) == 1;
+}
+
+bool stderr_is_terminal() {
+  return isatty(STDERR_FILENO) == 1;
+}
+
+bool stdout_takes_style() {
+  const char* term = std::getenv("TERM");
+  const char* no_color = std::getenv("NO_COLOR");
+  return stdout_is_terminal() && term != nullptr &&
+      std::string_view(term) != "dumb" &&
+      (no_color == nullptr || *no_color == '\0');
+}
+
+std::string fixed(double value, int decimals) {
+  std::array<char, 64> text{};
+  const int n =
+      std::snprintf(text.data(), text.size(), "%.*f", decimals, value);
+  // Only an absurd magnitude fills the buffer; its first digits will do.
+  const auto length = static_cast<std::size_t>(n < 0 ? 0 : n);
+  return {text.data(), std::min(length, text.size() - 1)};
+}
+
+std::string human_bytes(std::uint64_t n_bytes) {
+  constexpr std::array<std::string_view, 5> units{
+      "B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(n_bytes);
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < units.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return fixed(value, unit == 0 ? 0 : 2) + " " + std::string(units[unit]);
+}
+
+std::string read_stdin() {
+  std::string text;
+  std::array<char, 1 << 16> chunk;
+  for (;;) {
+    const auto n = ::read(STDIN_FILENO, chunk.data(), chunk.size());
+    if (n == 0) {
+      return text;
+    }
+    if (n > 0) {
+      text.append(chunk.data(), static_cast<std::size_t>(n));
+    } else if (errno != EINTR) {
+      throw Error(
+          "cannot read standard input: " +
+          std::generic_category().message(errno));
+    }
+  }
+}
+
+ProgressBar::ProgressBar(std::string label, Unit unit)
+    : label_(std::move(label)), unit_(unit), enabled_(stderr_is_terminal()) {}
+
+ProgressBar::~ProgressBar() {
+  clear();
+}
+
+void ProgressBar::update(std::uint64_t done, std::uint64_t total) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!enabled_ || total == 0 || now < next_draw_) {
+    return;
+  }
+  next_draw_ = now + std::chrono::milliseconds(100);
+  constexpr int width = 30;
+  const double fraction =
+      static_cast<double>(done) / static_cast<double>(total);
+  const int full = static_cast<int>(fraction * width);
+  std::string bar = "\r" + label_ + " [";
+  for (int cell = 0; cell < width; ++cell) {
+    bar += cell < full ? '#' : ' ';
+  }
+  bar += "] ";
+  bar += unit_ == Unit::bytes
+      ? human_bytes(done) + " of " + human_bytes(total)
+      : std::to_string(done) + " of " + std::to_string(total);
+  std::cerr << bar << "\x1b[K" << std::flush;
+  drawn_ = true;
+}
+
+void ProgressBar::clear() {
+  if (drawn_) {
+    std::cerr << "\r\x1b[K" << std::flush;
+    drawn_ = false;
+  }
+}
+
+} // namespace qwen3_mlx::cli

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// What the terminal can do, progress bars on it, and numbers for people.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace qwen3_mlx::cli {
+
+bool stdin_is_terminal();
+bool stdout_is_terminal();
+bool stderr_is_terminal();
+
+/// Whether text on stdout may be styled: it is a terminal, TERM is not "dumb"
+/// and NO_COLOR is unset (https://no-color.org).
+bool stdout_takes_style();
+
+inline constexpr const char* dim_on = "\x1b[2m";
+inline constexpr const char* dim_off = "\x1b[22m";
+
+/// 1536 -> "1.50 KiB".
+std::string human_bytes(std::uint64_t n_bytes);
+
+/// `value` with `decimals` digits after the point.
+std::string fixed(double value, int decimals);
+
+/// The whole of standard input, byte for byte. Throws Error when it cannot be
+/// read.
+std::string read_stdin();
+
+/// One line on stderr that shows how far a job is; nothing when stderr is not
+/// a terminal. The line is removed at the end.
+class ProgressBar {
+ public:
+  enum class Unit { bytes, count };
+
+  ProgressBar(std::string label, Unit unit);
+  ~ProgressBar();
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+
+  /// Draws at most ten times a second.
+  void update(std::uint64_t done, std::uint64_t total);
+  void clear();
+
+ private:
+  std::string label_;
+  Unit unit_;
+  bool enabled_;
+  bool drawn_ = false;
+  std::chrono::steady_clock::time_point next_draw_{};
+};
+
+} // namespace qwen3_mlx::cli
