@@ -113,4 +113,15 @@ if(QWEN3_MLX_BUILD_PROGRAM)
       CLI11 https://github.com/CLIUtils/CLI11/archive/refs/tags/v2.4.2.tar.gz
       f2d893a65c3b1324c50d4e682c0cdc021dd0477ae2c048544f39eed6654b699a)
   endif()
+
+  # Line editing of `qwen3-mlx chat`: part of macOS, a package elsewhere.
+  if(NOT QWEN3_MLX_TEXT_ONLY AND NOT TARGET qwen3_mlx_libedit)
+    find_path(QWEN3_MLX_LIBEDIT_INCLUDE histedit.h REQUIRED)
+    find_library(QWEN3_MLX_LIBEDIT_LIBRARY edit REQUIRED)
+    add_library(qwen3_mlx_libedit INTERFACE)
+    target_include_directories(qwen3_mlx_libedit SYSTEM
+                               INTERFACE ${QWEN3_MLX_LIBEDIT_INCLUDE})
+    target_link_libraries(qwen3_mlx_libedit
+                          INTERFACE ${QWEN3_MLX_LIBEDIT_LIBRARY})
+  endif()
 endif()
