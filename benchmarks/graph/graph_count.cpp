@@ -23,10 +23,15 @@ namespace {
 using Counts = std::map<std::string, int>;
 
 // Counts what is not evaluated yet; a primitive with several outputs once.
+// (Compiled functions share one primitive among their calls, so it is the
+// arrays that tell calls apart.)
 void count(const mx::array& array, std::set<std::uintptr_t>& seen, Counts& to) {
   if (!array.has_primitive() || array.is_available() ||
-      !seen.insert(array.primitive_id()).second) {
+      !seen.insert(array.id()).second) {
     return;
+  }
+  for (const auto& sibling : array.siblings()) {
+    seen.insert(sibling.id());
   }
   ++to[array.primitive().name()];
   for (const auto& input : array.inputs()) {

@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "mlx/backend/cuda/cuda.h"
 #include "mlx/compile.h"
 #include "mlx/device.h"
 #include "mlx/fast.h"
@@ -73,12 +74,14 @@ mx::array gather_linear(
         /* global_scale */ std::nullopt,
         sorted);
   }
+  // MLX 0.32.4 gives wrong products on CUDA when it is told that indices of
+  // the same graph are sorted; without the hint they are right, and slower.
   return mx::gather_mm(
       x,
       mx::swapaxes(w.weight, -1, -2),
       /* lhs_indices */ std::nullopt,
       experts,
-      sorted);
+      sorted && !mx::cu::is_available());
 }
 
 mx::array gather_mlp(

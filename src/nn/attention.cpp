@@ -64,7 +64,13 @@ Attention::Attention(
         static_cast<std::size_t>(n_heads), "q_norm");
     names.insert(names.end(), static_cast<std::size_t>(n_kv_heads), "k_norm");
     const std::vector<int> sizes(names.size(), head_dim);
-    qk_norm_weight_ = w.merged_vector(names, "weight", sizes);
+    // A view of memory that is filled later; evaluated here because lazy
+    // arrays may not cross to the thread that uses the model.
+    auto weight = mx::reshape(
+        w.merged_vector(names, "weight", sizes),
+        {1, 1, n_heads + n_kv_heads, head_dim});
+    weight.eval();
+    qk_norm_weight_ = weight;
   }
 }
 
@@ -105,8 +111,7 @@ mx::array Attention::attend_segment(
   auto qk = cut(heads, 2, 0, n_qk_heads);
   if (qk_norm_weight_) {
     qk = mx::multiply(
-        mx::fast::rms_norm(qk, std::nullopt, q_norm->eps),
-        mx::reshape(*qk_norm_weight_, {n_qk_heads, head_dim}));
+        mx::fast::rms_norm(qk, std::nullopt, q_norm->eps), *qk_norm_weight_);
   }
   const int offset = store.offset();
   const int total_length = segment.prompt_length.value_or(offset + L);

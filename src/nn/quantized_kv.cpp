@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "mlx/backend/cuda/cuda.h"
 #include "mlx/ops.h"
 #include "mlx/utils.h"
 #include "nn/attention_mask.h"
@@ -80,6 +81,10 @@ mx::array QuantizedKV::attend(
   const auto head = head_.fetch();
   if (tail_length_ == 0) {
     return causal_attention(queries, *head, mask);
+  }
+  if (mx::cu::is_available()) {
+    // MLX's quantized products on CUDA exist for few shapes only.
+    return causal_attention(queries, *fetch(), mask);
   }
 
   const int B = queries.shape(0);

@@ -66,7 +66,7 @@ struct Attention {
       int layer_idx) const;
 
   // The weights of q_norm and k_norm once for each head,
-  // [(n_heads + n_kv_heads) * head_dim]: queries and keys are then normed by
+  // [1, 1, n_heads + n_kv_heads, head_dim]: queries and keys are then normed by
   // one operation.
   std::optional<mx::array> qk_norm_weight_;
 };
