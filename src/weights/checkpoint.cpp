@@ -222,6 +222,9 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   const std::shared_ptr<const File> file(container, &container->file());
   const GgufNames names(*container);
   for (const auto& info : container->tensors()) {
+    if (info.name == "rope_freqs.weight") {
+      continue; // config_from_gguf reads it as rope_scaling
+    }
     StoredTensor tensor;
     tensor.source_name = info.name;
     tensor.type = stored_type(info.type);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "weights/gguf_config.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "formats/checked.h"
 #include "qwen3_mlx/error.h"
@@ -102,12 +106,65 @@ void map_rope(Mapper& map, const GgufFile& file) {
       scaling["original_max_position_embeddings"] = *length;
     }
   }
-  if (file.find("rope_freqs.weight") != nullptr) {
-    throw TensorError(
-        file.path(),
-        "rope_freqs.weight",
-        "Llama 3 rope scaling cannot be read from GGUF files yet; use the "
-        "model's safetensors checkpoint");
+}
+
+/// What Llama 3's scaling multiplies the period of each pair of `n` with, after
+/// its reference code with the constants that all of the family use.
+std::vector<double>
+llama3_factors(std::size_t n, double theta, const Json& scaling) {
+  const double length = scaling["original_max_position_embeddings"];
+  const double low = scaling["low_freq_factor"];
+  const double high = scaling["high_freq_factor"];
+  const double factor = scaling["factor"];
+  std::vector<double> out;
+  for (std::size_t idx = 0; idx < n; ++idx) {
+    const auto part = static_cast<double>(idx) / static_cast<double>(n);
+    const double wavelength = 2.0 * std::numbers::pi * std::pow(theta, part);
+    const double keep =
+        std::clamp((length / wavelength - low) / (high - low), 0.0, 1.0);
+    out.push_back(1.0 / ((1.0 - keep) / factor + keep));
+  }
+  return out;
+}
+
+/// GGUF files hold Llama 3's scaling as its effect, a factor for each pair. The
+/// parameters follow from it: the largest factor is "factor", the others are
+/// the family's, which is checked.
+void map_llama3(Mapper& map, const GgufFile& file) {
+  const auto* tensor = file.find("rope_freqs.weight");
+  if (tensor == nullptr) {
+    return;
+  }
+  const auto fail = [&](const std::string& reason) {
+    throw TensorError(file.path(), "rope_freqs.weight", reason);
+  };
+  constexpr std::int64_t max_pairs = 1 << 15;
+  if (tensor->type != GgmlType::f32 || tensor->shape.size() != 1 ||
+      tensor->shape[0] > max_pairs ||
+      map.json.value("head_dim", 2 * tensor->shape[0]) !=
+          2 * tensor->shape[0]) {
+    fail("expected one F32 number for each pair of a head");
+  }
+  std::vector<float> found(static_cast<std::size_t>(tensor->shape[0]));
+  file.file().read(tensor->offset, tensor->n_bytes, found.data());
+  auto& scaling = map.json["rope_scaling"];
+  scaling = {
+      {"rope_type", "llama3"},
+      {"factor", *std::max_element(found.begin(), found.end())},
+      {"low_freq_factor", 1.0},
+      {"high_freq_factor", 4.0},
+      {"original_max_position_embeddings", 8192}};
+  const auto expected = llama3_factors(
+      found.size(), map.json.value("rope_theta", 10000.0), scaling);
+  for (std::size_t idx = 0; idx < found.size(); ++idx) {
+    const double difference = std::fabs(double{found[idx]} - expected[idx]);
+    if (!(difference <= 1e-4 * expected[idx])) {
+      fail(
+          "number " + std::to_string(idx) + " is " +
+          std::to_string(found[idx]) + ", expected " +
+          std::to_string(expected[idx]) +
+          " of Llama 3's rope scaling, the only one that can be read");
+    }
   }
 }
 
@@ -181,6 +238,7 @@ Config config_from_gguf(const GgufFile& file) {
   map.copy_float("attention.layer_norm_rms_epsilon", "rms_norm_eps", map.json);
   map_head_dim(map, file);
   map_rope(map, file);
+  map_llama3(map, file);
   map_experts(map, file);
   map_vocabulary(map, file);
   // GGUF has no key for it: the tensors are there or not.

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
+#include <numbers>
 
 #include "formats/gguf.h"
 #include "qwen3_mlx/error.h"
@@ -185,6 +187,44 @@ GgufBuilder small_llama() {
       .entry("llama.attention.head_count", 4u);
 }
 
+/// A llama with head_dim 128 and theta 500000, and factors for its 64 pairs as
+/// llama.cpp's converter writes them for Llama 3.1 and `factor`.
+std::string with_rope_factors(float factor, float error = 0.0f) {
+  std::string factors;
+  for (int pair = 0; pair < 64; ++pair) {
+    const double wavelength =
+        2 * std::numbers::pi * std::pow(500000.0, pair / 64.0);
+    double value = factor;
+    if (wavelength < 8192.0 / 4.0) {
+      value = 1.0;
+    } else if (wavelength <= 8192.0) {
+      const double smooth = (8192.0 / wavelength - 1.0) / (4.0 - 1.0);
+      value = 1.0 / ((1.0 - smooth) / factor + smooth);
+    }
+    factors += testing::bytes_of(static_cast<float>(value) + error);
+  }
+  return small_llama()
+      .entry("llama.rope.dimension_count", 128u)
+      .entry("llama.rope.freq_base", 500000.0f)
+      .tensor("rope_freqs.weight", {64}, 0, 0)
+      .tensor("token_embd.weight", {64, 2}, 0, 256)
+      .data(factors + std::string(512, '\0'))
+      .build();
+}
+
+TEST(GgufWeights, RopeFactorsBecomeLlama3Scaling) {
+  const testing::TempDir dir;
+  for (const float factor : {8.0f, 32.0f}) {
+    const auto path = dir.write("model.gguf", with_rope_factors(factor));
+    const auto rope = get_model_args(path).rope_scaling;
+    EXPECT_EQ(rope.type, RopeType::llama3);
+    EXPECT_EQ(rope.factor, factor);
+    EXPECT_EQ(rope.high_freq_factor, 4.0f);
+    EXPECT_EQ(rope.original_max_position_embeddings, 8192);
+    EXPECT_EQ(Checkpoint::open(path).find("rope_freqs.weight"), nullptr);
+  }
+}
+
 void expect_error(
     const std::string& bytes,
     const std::string& place,
@@ -233,6 +273,10 @@ TEST(GgufWeights, ErrorsNameTensorAndType) {
       with_embedding(small_llama().entry("llama.expert_count", 8u), 0),
       "llama.expert_count",
       "only qwen3moe");
+  expect_error(
+      with_rope_factors(8.0f, /* error */ 0.01f),
+      "rope_freqs.weight",
+      "Llama 3's rope scaling, the only one");
   // A scale for which -8 d is no float16.
   std::string blocks(18 * 4, '\0');
   blocks[18] = '\x00';
