@@ -215,7 +215,7 @@ std::vector<std::uint32_t> prompt_tokens(
   if (tokenizer == nullptr) {
     throw FileError(
         options.model.model,
-        "has no tokenizer.json; without one only --prompt-ids works");
+        "has no tokenizer; without one only --prompt-ids works");
   }
   const auto prompt = prompt_text(options);
   if (options.ignore_chat_template) {

@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "formats/gguf.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx::cli {
@@ -94,11 +95,10 @@ Json make_messages(const std::string& system_prompt, const std::string& user) {
 }
 
 std::optional<Tokenizer> find_tokenizer(const std::filesystem::path& model) {
-  if (std::filesystem::is_directory(model) &&
-      !std::filesystem::exists(model / "tokenizer.json")) {
-    return std::nullopt;
-  }
-  return load_tokenizer(model);
+  const bool has_tokenizer = std::filesystem::is_directory(model)
+      ? std::filesystem::exists(model / "tokenizer.json")
+      : GgufFile(model).has("tokenizer.ggml.model");
+  return has_tokenizer ? std::optional(load_tokenizer(model)) : std::nullopt;
 }
 
 std::vector<std::uint32_t>
