@@ -3,6 +3,8 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
+#include <string_view>
 
 #include "tokenizer/definition.h"
 
@@ -11,6 +13,10 @@ namespace qwen3_mlx {
 /// Reads a tokenizer.json that holds byte-level BPE. Truncation and padding in
 /// it are left alone: they belong to batches of training, not to encoding.
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file);
+
+/// The same for the text of a file; `file` is only named in errors.
+TokenizerDefinition
+parse_tokenizer_json(const std::filesystem::path& file, std::string_view text);
 
 /// Reads tokenizer.ggml.* of a GGUF file, and treats text as Python
 /// `tokenizers` does for the model family that "tokenizer.ggml.pre" names.

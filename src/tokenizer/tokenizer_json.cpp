@@ -37,8 +37,7 @@ class TokenizerJson {
  public:
   explicit TokenizerJson(const std::filesystem::path& file) : file_(file) {}
 
-  TokenizerDefinition read() {
-    const auto text = load(file_);
+  TokenizerDefinition read(const simdjson::padded_string& text) {
     // In bytes a token of the vocabulary takes about 75 with its merge.
     definition_.vocabulary.reserve(text.size() / 75, text.size() / 8);
     ondemand::parser parser;
@@ -336,7 +335,12 @@ class TokenizerJson {
 } // namespace
 
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file) {
-  return TokenizerJson(file).read();
+  return TokenizerJson(file).read(load(file));
+}
+
+TokenizerDefinition
+parse_tokenizer_json(const std::filesystem::path& file, std::string_view text) {
+  return TokenizerJson(file).read(simdjson::padded_string(text));
 }
 
 } // namespace qwen3_mlx

@@ -3,8 +3,7 @@
 // tokens of every kind. Tests change one value and see what happens.
 #pragma once
 
-#include <filesystem>
-#include <fstream>
+#include <cstdint>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -65,8 +64,7 @@ inline Json tiny_tokenizer_json() {
   vocab["hell"] = 258;
   vocab["hello"] = 259;
   vocab[space + "hello"] = 260;
-  const Json merges = {
-      "h e", "l l", "he ll", "hell o", space + " hello"};
+  const Json merges = {"h e", "l l", "he ll", "hell o", space + " hello"};
   return {
       {"version", "1.0"},
       {"truncation", nullptr},
@@ -88,14 +86,9 @@ inline Json tiny_tokenizer_json() {
         {"merges", merges}}}};
 }
 
-inline void
-write_file(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
 inline Tokenizer load(const Json& json) {
   const TempDir dir;
-  write_file(dir.path() / "tokenizer.json", json.dump());
+  dir.write("tokenizer.json", json.dump());
   return load_tokenizer(dir.path());
 }
 
