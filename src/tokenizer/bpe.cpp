@@ -112,7 +112,11 @@ void Bpe::merge_short(std::size_t size, TokenId* ids, IdSink& out) const {
 }
 
 void Bpe::merge_long(std::size_t size, BpeScratch& scratch, IdSink& out) const {
-  auto& [ids, ranks, previous, next, queue] = scratch;
+  auto& ids = scratch.ids;
+  auto& ranks = scratch.ranks;
+  auto& previous = scratch.previous;
+  auto& next = scratch.next;
+  auto& queue = scratch.queue;
   const auto end = static_cast<std::uint32_t>(size);
   ranks.resize(std::max(ranks.size(), size));
   previous.resize(std::max(previous.size(), size));

@@ -84,7 +84,7 @@ void skip(
     get_bool(file, name, value);
     break;
   case ondemand::json_type::null:
-    if (!value.is_null()) {
+    if (!is_null(file, name, value)) {
       throw FieldError(file, field, "malformed JSON");
     }
     break;

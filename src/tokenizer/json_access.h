@@ -64,6 +64,15 @@ bool get_bool(
   return expect(file, field, "true or false", value, value.get_bool());
 }
 
+/// Whether the value is null; broken JSON that begins as null does is an error.
+template <typename Field>
+bool is_null(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::value value) {
+  return expect(file, field, "null", value, value.is_null());
+}
+
 template <typename Field>
 ondemand::object get_object(
     const std::filesystem::path& file,

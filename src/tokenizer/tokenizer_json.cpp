@@ -100,10 +100,10 @@ class TokenizerJson {
   }
 
   void read_added_tokens(ondemand::value value) {
-    if (value.is_null()) {
+    const auto list = [] { return std::string("added_tokens"); };
+    if (json::is_null(file_, list, value)) {
       return;
     }
-    const auto list = [] { return std::string("added_tokens"); };
     json::for_each_element(
         file_,
         list,
@@ -174,7 +174,7 @@ class TokenizerJson {
           } else if (key == "fuse_unk") {
             definition_.bpe.fuse_unk = json::get_bool(file_, field, inner);
           } else if (key == "unk_token") {
-            if (!inner.is_null()) {
+            if (!json::is_null(file_, field, inner)) {
               unk_token_ = json::get_string(file_, field, inner);
               has_unk_ = true;
             }
@@ -188,14 +188,14 @@ class TokenizerJson {
   void read_refused(std::string_view key, ondemand::value value) {
     const auto field = [&] { return "model." + std::string(key); };
     if (key == "continuing_subword_prefix" || key == "end_of_word_suffix") {
-      if (!value.is_null()) {
+      if (!json::is_null(file_, field, value)) {
         const auto text = json::get_string(file_, field, value);
         if (!text.empty()) {
           unsupported(field(), text, "expected null or \"\"");
         }
       }
     } else if (key == "dropout") {
-      if (!value.is_null() &&
+      if (!json::is_null(file_, field, value) &&
           json::expect(file_, field, "null", value, value.get_double()) != 0) {
         throw FieldError(file_, field(), "dropout is not supported");
       }
