@@ -177,6 +177,34 @@ TEST_F(GenerateProperty, LogprobsAreTheModelsOwn) {
   }
 }
 
+TEST_F(GenerateProperty, StepsWriteTheCacheInPlace) {
+  // MLX updates a buffer in place only while nobody else holds it: a handle
+  // kept anywhere would make every step copy the cache.
+  auto cache = tiny_.model.make_cache();
+  const auto buffers = [&] {
+    std::vector<const void*> pointers;
+    for (const auto& layer : cache) {
+      for (const auto& [name, array] : layer.store().state()) {
+        auto evaluated = array;
+        evaluated.eval();
+        pointers.push_back(evaluated.data<void>());
+      }
+    }
+    return pointers;
+  };
+  std::vector<const void*> first;
+  int num_tokens = 0;
+  for ([[maybe_unused]] const auto id :
+       Generate(tiny_.model, cache, prompt(), sampled_, no_stop(40))) {
+    if (++num_tokens == 3) {
+      first = buffers();
+    } else if (num_tokens > 3) {
+      ASSERT_EQ(buffers(), first) << "after " << num_tokens << " tokens";
+    }
+  }
+  EXPECT_FALSE(first.empty());
+}
+
 TEST_F(GenerateProperty, CancellationEndsTheText) {
   auto options = no_stop(64);
   int num_tokens = 0;
