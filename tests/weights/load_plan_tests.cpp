@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "mlx/ops.h"
+#include "mlx/transforms.h"
 #include "qwen3_mlx/error.h"
 #include "testing/temp_dir.h"
 #include "weights/reading.h"
