@@ -23,7 +23,7 @@ from parity_texts import code_point_texts, random_texts, real_texts
 from tokenizer_downloads import cache_dir, member
 from tokenizer_pipe import TokenizerPipe
 
-VOCABULARIES = ["qwen2", "qwen2.5", "qwen3", "smollm2"]
+VOCABULARIES = ["qwen3", "smollm2", "qwen2.5", "qwen2"]
 SEED = 20240607
 BATCH_BYTES = 1 << 20
 
@@ -93,6 +93,12 @@ class Comparison:
                 fail(f"{self.name} encode, special tokens as text", text, left, right)
         return f"{self.name:8} special as text {count:>9,} texts equal"
 
+    def every_id(self) -> str:
+        """Decodes each id of the vocabulary alone."""
+        ids = range(self.oracle.get_vocab_size())
+        self.decode("every id", [np.array([idx], dtype=np.uint32) for idx in ids])
+        return f"{self.name:8} every id alone  {len(ids):>9,} decode equal"
+
     def random_ids(self, count: int) -> str:
         """Decodes ids that no text gives: broken UTF-8, padding rows."""
         rng = random.Random(SEED)
@@ -154,11 +160,14 @@ def main() -> None:
             sys.exit(f"{folder} is missing: run scripts/make_qwen_tokenizers.py")
         both = Comparison(args.program, folder)
         contexts = code_point_texts(code_points, "<|im_start|>")
-        print(both.encode("code points", contexts), flush=True)
+        # Their decoding is that of ids which every_id() takes one by one.
+        print(both.encode("code points", contexts, decode_too=False), flush=True)
         print(both.encode("random strings", mixed), flush=True)
         print(both.encode("real text", real), flush=True)
         print(both.plain_special(num_random // 10), flush=True)
         print(both.random_ids(num_random // 10), flush=True)
+        if args.whole:
+            print(both.every_id(), flush=True)
         both.ours.close()
     print("all equal")
 

@@ -45,17 +45,20 @@ static_assert(alphabet.byte_of_char.back() == 0xAD);
 } // namespace
 
 bool append_spelled_bytes(std::string_view token, std::string& out) {
+  // The whole alphabet has one or two bytes in UTF-8, so the result is never
+  // longer than the token.
   const auto size = out.size();
-  for (std::size_t pos = 0; pos < token.size();) {
-    const auto lead = static_cast<std::uint8_t>(token[pos]);
-    char32_t code_point = lead;
-    if (lead < 0x80) {
-      ++pos;
-    } else {
-      // The whole alphabet has one or two bytes.
-      const Utf8Step step = decode_utf8(token.substr(pos, 2));
-      code_point = step.valid ? step.code_point : replacement_character;
-      pos += 2;
+  out.resize(size + token.size());
+  char* to = out.data() + size;
+  for (std::size_t pos = 0; pos < token.size(); ++pos) {
+    std::size_t code_point = static_cast<std::uint8_t>(token[pos]);
+    if (code_point >= 0x80) {
+      const std::size_t next =
+          pos + 1 < token.size() ? static_cast<std::uint8_t>(token[++pos]) : 0;
+      const bool is_pair =
+          code_point >= 0xC2 && code_point <= 0xC5 && (next & 0xC0) == 0x80;
+      code_point =
+          is_pair ? (code_point & 0x1F) << 6 | (next & 0x3F) : alphabet_end;
     }
     const int byte =
         code_point < alphabet_end ? alphabet.byte_of_char[code_point] : -1;
@@ -63,8 +66,9 @@ bool append_spelled_bytes(std::string_view token, std::string& out) {
       out.resize(size);
       return false;
     }
-    out += static_cast<char>(byte);
+    *to++ = static_cast<char>(byte);
   }
+  out.resize(static_cast<std::size_t>(to - out.data()));
   return true;
 }
 

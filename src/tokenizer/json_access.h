@@ -56,6 +56,29 @@ std::string_view get_string(
   return expect(file, field, "a string", value, value.get_string());
 }
 
+/// As get_string(), without a copy where the string holds no escape; the view
+/// then lies in the file's text.
+template <typename Field>
+std::string_view get_token(
+    const std::filesystem::path& file,
+    Field field,
+    ondemand::value value) {
+  const std::string_view raw = value.raw_json_token();
+  // The text between quotes: broken strings have not passed the parser so far.
+  std::size_t end = 1;
+  while (end < raw.size() && raw[end] != '"' && raw[end] != '\\') {
+    ++end;
+  }
+  if (raw.front() != '"' || end >= raw.size() || raw[end] != '"') {
+    return get_string(file, field, value);
+  }
+  ondemand::raw_json_string consumed;
+  if (value.get_raw_json_string().get(consumed) != simdjson::SUCCESS) {
+    return get_string(file, field, value);
+  }
+  return raw.substr(1, end - 1);
+}
+
 template <typename Field>
 bool get_bool(
     const std::filesystem::path& file,

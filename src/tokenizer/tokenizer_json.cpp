@@ -262,7 +262,7 @@ class TokenizerJson {
       json::for_each_element(
           file_, name, pair, [&](std::size_t side, ondemand::value element) {
             if (side < sides.size()) {
-              sides[side] = json::get_string(file_, name, element);
+              sides[side] = json::get_token(file_, name, element);
             }
             size = side + 1;
           });
@@ -274,7 +274,7 @@ class TokenizerJson {
       }
       return {sides[0], sides[1]};
     }
-    const std::string_view text = json::get_string(file_, name, value);
+    const std::string_view text = json::get_token(file_, name, value);
     const auto space = text.find(' ');
     if (space == std::string_view::npos ||
         text.find(' ', space + 1) != std::string_view::npos) {

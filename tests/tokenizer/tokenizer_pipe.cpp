@@ -2,7 +2,10 @@
 // Serves one tokenizer over standard input and output to
 // scripts/parity_tokenizer.py and the benchmark script.
 //
-//   tokenizer_pipe PATH
+//   tokenizer_pipe PATH        serves
+//   tokenizer_pipe load PATH   prints milliseconds to load (wall, CPU) and KiB
+//   at
+//                              most
 //
 // All numbers are little-endian uint32. A request is: operation, flags, count,
 // then `count` items of a length and that many bytes (encode) or ids (decode).
@@ -10,14 +13,19 @@
 // add special tokens, 2 special tokens are plain text), 1 decode (flags: 1 skip
 // special tokens), 2 decode id by id, with StreamingDetokenizer, 3 time: encode
 // all texts `flags` times on one thread, answer one item with the nanoseconds
-// of the fastest round (low word, high word), 4 the same on all cores.
+// (CPU time) of the fastest round (low word, high word), 4 the same on all
+// cores.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <ctime>
 #include <exception>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "qwen3_mlx/error.h"
@@ -92,6 +100,29 @@ std::vector<Ids> time_encode(
        static_cast<std::uint32_t>(value >> 32)}};
 }
 
+void print_load(const char* path) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto cpu_start = std::clock();
+  const auto tokenizer = qwen3_mlx::load_tokenizer(path);
+  const auto cpu_time = std::clock() - cpu_start;
+  const std::chrono::duration<double, std::milli> time =
+      std::chrono::steady_clock::now() - start;
+  // Warm caches are part of what a tokenizer keeps.
+  tokenizer.encode(std::string(100'000, 'x') + " a b c");
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+#ifdef __APPLE__
+  const long kilobytes = usage.ru_maxrss / 1024;
+#else
+  const long kilobytes = usage.ru_maxrss;
+#endif
+  std::printf(
+      "%.3f %.3f %ld\n",
+      time.count(),
+      1e3 * static_cast<double>(cpu_time) / CLOCKS_PER_SEC,
+      kilobytes);
+}
+
 void serve(const qwen3_mlx::Tokenizer& tokenizer) {
   struct {
     std::uint32_t operation, flags, count;
@@ -130,12 +161,17 @@ void serve(const qwen3_mlx::Tokenizer& tokenizer) {
 } // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fprintf(stderr, "usage: tokenizer_pipe PATH\n");
+  const bool load_only = argc == 3 && std::string_view(argv[1]) == "load";
+  if (argc != 2 && !load_only) {
+    std::fprintf(stderr, "usage: tokenizer_pipe [load] PATH\n");
     return 2;
   }
   try {
-    serve(qwen3_mlx::load_tokenizer(argv[1]));
+    if (load_only) {
+      print_load(argv[2]);
+    } else {
+      serve(qwen3_mlx::load_tokenizer(argv[1]));
+    }
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
