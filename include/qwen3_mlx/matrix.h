@@ -3,6 +3,7 @@
 // quantized formats.
 #pragma once
 
+#include <memory>
 #include <optional>
 
 #include "mlx/array.h"
@@ -28,27 +29,31 @@ struct QuantFormat {
   }
 };
 
+namespace cpu {
+struct Tiles;
+}
+
 /// A matrix [..., out, in]. Copies share the arrays.
 ///
 /// Plain: `weight` is [..., out, in] in a float type. Packed: `weight` is
 /// uint32 [..., out, in * bits / 32], `scales` is [..., out, in / group_size]
 /// and `biases`, in mode affine only, is like `scales`: an element is
 /// scale * q + bias.
+///
+/// Tiled: `tiles` is set, and `weight` is uint8 in the layout of this project's
+/// CPU kernels, scales and biases inside.
 struct Matrix {
   mx::array weight;
   std::optional<mx::array> scales;
   std::optional<mx::array> biases;
   QuantFormat format;
 
+  std::shared_ptr<const cpu::Tiles> tiles = nullptr;
+
   /// Rows, the size of the output.
-  int out_dim() const {
-    return weight.shape(-2);
-  }
+  int out_dim() const;
   /// Columns, the size of the input.
-  int in_dim() const {
-    const int packed = weight.shape(-1);
-    return format.is_quantized() ? packed * 32 / format.bits : packed;
-  }
+  int in_dim() const;
 };
 
 } // namespace qwen3_mlx

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "qwen3_mlx/matrix.h"
 
+#include "kernels/cpu/tiles.h"
+
 namespace qwen3_mlx {
 
 const char* to_string(QuantMode mode) {
@@ -17,6 +19,18 @@ const char* to_string(QuantMode mode) {
     return "nvfp4";
   }
   return "none";
+}
+
+int Matrix::out_dim() const {
+  return tiles ? tiles->layout.rows : weight.shape(-2);
+}
+
+int Matrix::in_dim() const {
+  if (tiles) {
+    return tiles->layout.cols;
+  }
+  const int packed = weight.shape(-1);
+  return format.is_quantized() ? packed * 32 / format.bits : packed;
 }
 
 } // namespace qwen3_mlx

@@ -190,7 +190,8 @@ std::vector<ExpertGroup>
 group_by_expert(const std::uint32_t* experts, int num_pairs, int num_experts) {
   std::vector<std::vector<int>> pairs(static_cast<std::size_t>(num_experts));
   for (int pair = 0; pair < num_pairs; ++pair) {
-    pairs[experts[pair]].push_back(pair);
+    const auto last = static_cast<std::uint32_t>(num_experts - 1);
+    pairs[std::min(experts[pair], last)].push_back(pair);
   }
   std::vector<ExpertGroup> groups;
   for (int expert = 0; expert < num_experts; ++expert) {
@@ -271,7 +272,8 @@ void experts_mlp(
     int top_k,
     const std::uint32_t* experts,
     const ExpertsView& w,
-    const MutableRows& out) {
+    const MutableRows& out,
+    const std::optional<RmsNorm>& norm) {
   const int num_pairs = num_tokens * top_k;
   const auto groups = group_by_expert(experts, num_pairs, w.num_experts);
   const PackedLayout& gate_up = w.gate_up.layout;
@@ -283,7 +285,7 @@ void experts_mlp(
       make_scratch<float>(static_cast<std::size_t>(num_pairs) * stride);
   const MutableRows hidden_rows{hidden.get(), Float::f32, stride};
   {
-    const Activations activations(context, x, num_tokens, gate_up);
+    const Activations activations(context, x, num_tokens, gate_up, norm);
     grouped_product(
         context,
         activations,
@@ -314,6 +316,37 @@ void experts_mlp(
       w.down.layout);
   grouped_product(context, activations, groups, w.down, 0, out, [](int pair) {
     return pair;
+  });
+}
+
+void route(
+    const Context& context,
+    const Rows& logits,
+    int num_tokens,
+    const RouteOptions& options,
+    std::uint32_t* experts,
+    float* weights) {
+  const auto count = static_cast<std::size_t>(options.num_experts);
+  const auto top_k = static_cast<std::size_t>(options.top_k);
+  for_each_row(context, num_tokens, [&](int token_idx) {
+    const auto token = static_cast<std::size_t>(token_idx);
+    const auto row = make_scratch<float>(round_up(count, 64));
+    context.kernels.load_row(
+        logits.row(token), logits.type, options.num_experts, row.get());
+    context.kernels.softmax(row.get(), options.num_experts);
+    std::uint32_t* const chosen = experts + token * top_k;
+    float* const share = weights + token * top_k;
+    float total = 0;
+    for (std::size_t slot = 0; slot < top_k; ++slot) {
+      const auto* const best = std::max_element(row.get(), row.get() + count);
+      chosen[slot] = static_cast<std::uint32_t>(best - row.get());
+      share[slot] = *best;
+      total += *best;
+      row[chosen[slot]] = -1; // below every probability: not taken again
+    }
+    for (std::size_t slot = 0; options.normalize && slot < top_k; ++slot) {
+      share[slot] /= total;
+    }
   });
 }
 

@@ -64,8 +64,9 @@ struct ExpertsView {
 };
 
 /// Token t through expert experts[t * top_k + slot]: x [num_tokens, hidden]
-/// -> out row t * top_k + slot [hidden]. Experts out of range are a
-/// programmer's error. Tokens are grouped by expert, whose tiles threads share.
+/// -> out row t * top_k + slot [hidden]; x is normalized first if asked.
+/// Experts out of range count as the last one. Tokens are grouped by expert,
+/// whose tiles threads share.
 void experts_mlp(
     const Context& context,
     const Rows& x,
@@ -73,7 +74,25 @@ void experts_mlp(
     int top_k,
     const std::uint32_t* experts,
     const ExpertsView& w,
-    const MutableRows& out);
+    const MutableRows& out,
+    const std::optional<RmsNorm>& norm = {});
+
+struct RouteOptions {
+  int num_experts = 0;
+  int top_k = 0;
+  bool normalize = false; ///< Weights of a token sum to one.
+};
+
+/// The top_k experts of each token by the softmax of its router logits
+/// [num_tokens, num_experts], most probable first, the first among equals:
+/// experts and weights [num_tokens, top_k].
+void route(
+    const Context& context,
+    const Rows& logits,
+    int num_tokens,
+    const RouteOptions& options,
+    std::uint32_t* experts,
+    float* weights);
 
 /// out[t] = sum over slots of weights[t * top_k + slot] * y[t * top_k + slot]
 /// (+ addend[t]), in the order of the slots.
