@@ -43,6 +43,10 @@ struct AttentionMask {
   std::optional<int> window;
 };
 
+namespace cpu {
+struct AttentionCall;
+}
+
 /// What one layer keeps; see kv_cache.h's makers. The border behind which the
 /// kinds of cache differ.
 class KVStore {
@@ -57,6 +61,12 @@ class KVStore {
       const mx::array& keys,
       const mx::array& values,
       const AttentionMask& mask) = 0;
+  /// The same by this project's CPU kernel, from projections that are neither
+  /// normed nor rotated: [B * L, n_heads * head_dim]. Nothing where the kind of
+  /// cache has no such kernel; then nothing was appended.
+  virtual std::optional<mx::array> attend(const cpu::AttentionCall&) {
+    return std::nullopt;
+  }
   /// Appends, and returns all that is held, dense and in temporal order.
   virtual KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) = 0;
@@ -75,7 +85,9 @@ class KVStore {
 
   /// Bytes of the arrays held.
   virtual std::size_t n_bytes() const = 0;
-  /// The arrays to evaluate with a step, and to save, with their names.
+  /// The arrays to evaluate with a step.
+  virtual std::vector<mx::array> pending() const;
+  /// The arrays to save, with their names.
   virtual std::vector<std::pair<std::string, mx::array>> state() const = 0;
   /// Name of the kind, the settings and the counters, to save with state().
   virtual std::string kind() const = 0;

@@ -33,6 +33,11 @@ struct LoadOptions {
   /// narrower types are inexact.
   std::optional<mx::Dtype> dtype;
   Kernels kernels = Kernels::native;
+  /// Native kernels on the CPU: activations stay in float32 where they meet
+  /// quantized weights, else they are rounded to int8 for each group.
+  bool exact = false;
+  /// Native kernels on the CPU: threads; 0 is one a physical core.
+  int threads = 0;
   /// Called from the loading thread with the bytes read so far and in all.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;
 };

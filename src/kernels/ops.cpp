@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "kernels/cpu/ops.h"
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/compile.h"
 #include "mlx/device.h"
@@ -24,6 +25,10 @@ void check_inner(const char* op, const mx::array& x, const Matrix& w) {
             << x.shape();
     throw InvalidArgument(message.str());
   }
+}
+
+const mx::array* pointer(const Bias& bias) {
+  return bias ? &*bias : nullptr;
 }
 
 // silu(gate) * up
@@ -98,8 +103,15 @@ mx::array gather_mlp(
 
 } // namespace
 
+bool is_tiled(const Experts& w) {
+  return w.gate_up.tiles && w.down.tiles && (w.up == nullptr || w.up->tiles);
+}
+
 mx::array linear(const mx::array& x, const Matrix& w, const Bias& bias) {
   check_inner("linear", x, w);
+  if (w.tiles) {
+    return cpu::linear_op(x, w, {.bias = pointer(bias)});
+  }
   if (!w.format.is_quantized()) {
     const auto transposed = mx::swapaxes(w.weight, -1, -2);
     return bias ? mx::addmm(*bias, x, transposed) : mx::matmul(x, transposed);
@@ -121,7 +133,42 @@ mx::array norm_linear(
     const Norm& norm,
     const Matrix& w,
     const Bias& bias) {
+  check_inner("norm_linear", x, w);
+  if (w.tiles) {
+    return cpu::linear_op(
+        x,
+        w,
+        {.norm_weight = &norm.weight,
+         .norm_eps = norm.eps,
+         .bias = pointer(bias)});
+  }
   return linear(mx::fast::rms_norm(x, norm.weight, norm.eps), w, bias);
+}
+
+mx::array linear_swiglu(const mx::array& x, const Matrix& w, const Bias& bias) {
+  check_inner("linear_swiglu", x, w);
+  if (w.tiles) {
+    return cpu::linear_op(x, w, {.bias = pointer(bias), .gated = true});
+  }
+  return swiglu(linear(x, w, bias));
+}
+
+mx::array norm_linear_swiglu(
+    const mx::array& x,
+    const Norm& norm,
+    const Matrix& w,
+    const Bias& bias) {
+  check_inner("norm_linear_swiglu", x, w);
+  if (w.tiles) {
+    return cpu::linear_op(
+        x,
+        w,
+        {.norm_weight = &norm.weight,
+         .norm_eps = norm.eps,
+         .bias = pointer(bias),
+         .gated = true});
+  }
+  return swiglu(norm_linear(x, norm, w, bias));
 }
 
 mx::array linear_add(
@@ -129,6 +176,10 @@ mx::array linear_add(
     const mx::array& x,
     const Matrix& w,
     const Bias& bias) {
+  if (w.tiles) {
+    check_inner("linear_add", x, w);
+    return cpu::linear_op(x, w, {.bias = pointer(bias), .residual = &residual});
+  }
   if (!w.format.is_quantized() && !bias) {
     check_inner("linear_add", x, w);
     return mx::addmm(residual, x, mx::swapaxes(w.weight, -1, -2));
@@ -142,6 +193,9 @@ mx::array swiglu(const mx::array& gate_up) {
 }
 
 mx::array embedding(const mx::array& tokens, const Matrix& w, mx::Dtype dtype) {
+  if (w.tiles) {
+    return cpu::embedding_op(tokens, w, dtype);
+  }
   auto table_rows = mx::take(w.weight, tokens, 0);
   if (w.format.is_quantized()) {
     const auto biases =
@@ -160,6 +214,9 @@ mx::array embedding(const mx::array& tokens, const Matrix& w, mx::Dtype dtype) {
 }
 
 Matrix rows(const Matrix& w, int begin, int n) {
+  if (w.tiles) {
+    return cpu::tiled_rows(w, begin, n);
+  }
   const auto cut = [&](const mx::array& a) {
     mx::Shape start(a.ndim(), 0);
     mx::Shape stop = a.shape();
@@ -196,6 +253,9 @@ Routing route(const mx::array& logits, int k, bool normalize) {
 
 mx::array
 experts_mlp(const mx::array& x, const Experts& w, const mx::array& experts) {
+  if (is_tiled(w)) {
+    return cpu::experts_op(x, {w.gate_up, w.up, w.down}, experts);
+  }
   const int n_tokens = x.shape(0);
   const int k = experts.shape(-1);
   if (n_tokens * k < min_pairs_to_sort) {
@@ -214,6 +274,36 @@ experts_mlp(const mx::array& x, const Experts& w, const mx::array& experts) {
       gather_mlp(sorted_x, w, mx::take(flat, order, 0), /* sorted */ true);
   const auto in_order = mx::take(mx::squeeze(out, 1), mx::argsort(order), 0);
   return mx::reshape(in_order, {n_tokens, k, out.shape(-1)});
+}
+
+mx::array sparse_add(
+    const mx::array& residual,
+    const Norm& norm,
+    const mx::array& logits,
+    const Experts& w,
+    int k,
+    bool normalize) {
+  if (is_tiled(w)) {
+    return cpu::sparse_op(
+        residual,
+        logits,
+        {.norm_weight = norm.weight,
+         .norm_eps = norm.eps,
+         .top_k = k,
+         .normalize = normalize,
+         .experts = {w.gate_up, w.up, w.down}});
+  }
+  const auto [experts, weights] = route(logits, k, normalize);
+  const auto outputs = experts_mlp(
+      mx::fast::rms_norm(residual, norm.weight, norm.eps),
+      w,
+      experts); // [T, k, in]
+  // The weighted sum over k as one product, [T, 1, k] x [T, k, in].
+  const auto mixed = mx::squeeze(
+      mx::matmul(
+          mx::expand_dims(mx::astype(weights, outputs.dtype()), 1), outputs),
+      1);
+  return mx::add(residual, mixed);
 }
 
 } // namespace qwen3_mlx::ops

@@ -32,6 +32,17 @@ mx::array norm_linear(
     const Matrix& w,
     const Bias& bias = {});
 
+/// swiglu(linear(x)): x [..., in] -> [..., out / 2]
+mx::array
+linear_swiglu(const mx::array& x, const Matrix& w, const Bias& bias = {});
+
+/// swiglu(norm_linear(x)): x [T, in] -> [T, out / 2]
+mx::array norm_linear_swiglu(
+    const mx::array& x,
+    const Norm& norm,
+    const Matrix& w,
+    const Bias& bias = {});
+
 /// residual [T, out] + x W^T + bias
 mx::array linear_add(
     const mx::array& residual,
@@ -68,9 +79,23 @@ struct Experts {
   const Matrix& down;
 };
 
+/// Whether the experts are in the layout of this project's CPU kernels: then
+/// sparse_add() is one operation.
+bool is_tiled(const Experts& w);
+
 /// Each token through each of its experts: x [T, in], experts [T, k]
 /// -> [T, k, in]
 mx::array
 experts_mlp(const mx::array& x, const Experts& w, const mx::array& experts);
+
+/// residual [T, in] + the sum over the k experts that `logits` [T, E] route
+/// each token of n = rms_norm(residual) to, of weight * expert(n).
+mx::array sparse_add(
+    const mx::array& residual,
+    const Norm& norm,
+    const mx::array& logits,
+    const Experts& w,
+    int k,
+    bool normalize);
 
 } // namespace qwen3_mlx::ops

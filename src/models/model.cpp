@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "kernels/cpu/tiles.h"
 #include "mlx/ops.h"
 #include "mlx/utils.h"
 #include "models/registry.h"
@@ -243,8 +244,15 @@ mx::Device device_of(const LoadOptions& options) {
 }
 
 PlanOptions plan_options(const LoadOptions& options) {
-  return {
-      .dtype = options.dtype, .widen = device_of(options) == mx::Device::cpu};
+  PlanOptions plan{.dtype = options.dtype};
+  if (device_of(options) == mx::Device::cpu) {
+    plan.widen = options.kernels == Kernels::stock;
+    if (!plan.widen) {
+      plan.tiles =
+          std::make_shared<cpu::Runtime>(options.threads, options.exact);
+    }
+  }
+  return plan;
 }
 
 } // namespace

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/ops.h"
 #include "mlx/fast.h"
 #include "mlx/ops.h"
 #include "weights/weights.h"
@@ -97,10 +98,39 @@ mx::array Attention::attend(const mx::array& qkv, const LayerStep& step) const {
   return mx::concatenate(std::move(outputs), 0);
 }
 
+std::optional<mx::array> Attention::attend_natively(
+    const mx::array& qkv,
+    const Segment& segment,
+    int layer_idx) const {
+  const auto& tiles = o_proj.tiles();
+  if (!tiles || !cpu::supports_head_dim(head_dim)) {
+    return std::nullopt;
+  }
+  auto& store = segment.cache[static_cast<std::size_t>(layer_idx)].store();
+  const int total_length =
+      segment.prompt_length.value_or(store.offset() + segment.length);
+  const auto periods = rope.periods_array(total_length);
+  const cpu::AttentionForm form{
+      .n_heads = n_heads,
+      .n_kv_heads = n_kv_heads,
+      .head_dim = head_dim,
+      .scale = scale,
+      .window = sliding_window,
+      .q_norm = q_norm ? &q_norm->weight : nullptr,
+      .k_norm = k_norm ? &k_norm->weight : nullptr,
+      .norm_eps = q_norm ? q_norm->eps : 0.0f,
+      .periods = periods};
+  return store.attend(
+      {qkv, form, segment.batch, segment.length, tiles->runtime});
+}
+
 mx::array Attention::attend_segment(
     const mx::array& qkv,
     const Segment& segment,
     int layer_idx) const {
+  if (auto out = attend_natively(qkv, segment, layer_idx)) {
+    return *out;
+  }
   auto& store = segment.cache[static_cast<std::size_t>(layer_idx)].store();
   const int B = segment.batch;
   const int L = segment.length;

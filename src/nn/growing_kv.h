@@ -2,6 +2,7 @@
 // A cache that grows in steps and forgets nothing.
 #pragma once
 
+#include "kernels/cpu/ops.h"
 #include "qwen3_mlx/kv_cache.h"
 
 namespace qwen3_mlx {
@@ -13,6 +14,7 @@ class GrowingKV final : public KVStore {
       const mx::array& keys,
       const mx::array& values,
       const AttentionMask& mask) override;
+  std::optional<mx::array> attend(const cpu::AttentionCall& call) override;
   KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) override;
   std::optional<KeyValues> fetch() const override;
@@ -28,6 +30,7 @@ class GrowingKV final : public KVStore {
   }
 
   std::size_t n_bytes() const override;
+  std::vector<mx::array> pending() const override;
   std::vector<std::pair<std::string, mx::array>> state() const override;
   std::string kind() const override {
     return "growing";
@@ -38,14 +41,29 @@ class GrowingKV final : public KVStore {
   void restore(
       const std::vector<std::pair<std::string, mx::array>>& state,
       const std::vector<std::pair<std::string, int>>& counters) override;
-  std::unique_ptr<KVStore> copy() const override {
-    return std::make_unique<GrowingKV>(*this);
-  }
+  std::unique_ptr<KVStore> copy() const override;
 
  private:
   std::optional<mx::array> keys_; // [B, n_kv_heads, capacity, head_dim]
   std::optional<mx::array> values_;
   int offset_ = 0;
+
+  // Once a CPU kernel has attended, what is held lies in a buffer outside MLX's
+  // graph instead of in the arrays above.
+  struct Native {
+    std::shared_ptr<cpu::KvBuffer> buffer;
+    int capacity = 0;
+    /// The last operation that writes to the buffer, when one does.
+    std::optional<mx::array> last;
+    mx::Dtype dtype;
+  };
+  /// The buffer's contents as arrays, once all writing has ended.
+  KeyValues arrays_of(const Native& native) const;
+  /// Moves what is held between the two forms.
+  void use_arrays();
+  void use_buffer(const cpu::AttentionCall& call);
+
+  std::optional<Native> native_;
 };
 
 } // namespace qwen3_mlx

@@ -51,6 +51,14 @@ std::unique_ptr<KVStore> make_store(const CacheOptions& options) {
 
 } // namespace
 
+std::vector<mx::array> KVStore::pending() const {
+  std::vector<mx::array> arrays;
+  for (auto& [name, array] : state()) {
+    arrays.push_back(std::move(array));
+  }
+  return arrays;
+}
+
 KVCache::KVCache() : KVCache(CacheOptions{}) {}
 
 KVCache::KVCache(const CacheOptions& options)
@@ -90,8 +98,8 @@ void KVCache::reset() {
 void eval_caches(const std::vector<KVCache>& caches) {
   std::vector<mx::array> arrays;
   for (const auto& cache : caches) {
-    for (auto& [name, array] : cache.store().state()) {
-      arrays.push_back(array);
+    for (auto& array : cache.store().pending()) {
+      arrays.push_back(std::move(array));
     }
   }
   mx::eval(std::move(arrays));

@@ -37,6 +37,14 @@ mx::array Linear::operator()(const mx::array& x, const RMSNorm& norm) const {
   return ops::norm_linear(x, {norm.weight, norm.eps}, matrix(), bias());
 }
 
+mx::array Linear::swiglu(const mx::array& x) const {
+  return ops::linear_swiglu(x, matrix(), bias());
+}
+
+mx::array Linear::swiglu(const mx::array& x, const RMSNorm& norm) const {
+  return ops::norm_linear_swiglu(x, {norm.weight, norm.eps}, matrix(), bias());
+}
+
 mx::array Linear::add_to(const mx::array& residual, const mx::array& x) const {
   return ops::linear_add(residual, x, matrix(), bias());
 }
@@ -105,6 +113,14 @@ mx::array MergedLinear::operator()(const mx::array& x) const {
     outputs.push_back(part(x));
   }
   return mx::concatenate(std::move(outputs), -1);
+}
+
+mx::array MergedLinear::swiglu(const mx::array& x) const {
+  return whole_ ? whole_->swiglu(x) : ops::swiglu((*this)(x));
+}
+
+mx::array MergedLinear::swiglu(const mx::array& x, const RMSNorm& norm) const {
+  return whole_ ? whole_->swiglu(x, norm) : swiglu(norm(x));
 }
 
 Embedding::Embedding(const Weights& w, int vocab_size, int hidden_size)

@@ -9,6 +9,17 @@
 
 namespace qwen3_mlx {
 
+namespace {
+
+ops::Experts experts_of(const SwitchMlp& w) {
+  return {
+      w.gate_up_proj ? *w.gate_up_proj : *w.gate_proj,
+      w.up_proj ? &*w.up_proj : nullptr,
+      w.down_proj};
+}
+
+} // namespace
+
 Mlp::Mlp(
     const Weights& w,
     int hidden_size,
@@ -23,11 +34,15 @@ Mlp::Mlp(
       down_proj(w.sub("down_proj"), intermediate_size, hidden_size, has_bias) {}
 
 mx::array Mlp::operator()(const mx::array& x, const RMSNorm& norm) const {
-  return down_proj.add_to(x, ops::swiglu(gate_up_proj(x, norm)));
+  return down_proj.add_to(x, gate_up_proj.swiglu(x, norm));
 }
 
 mx::array Mlp::forward(const mx::array& x) const {
-  return down_proj(ops::swiglu(gate_up_proj(x)));
+  return down_proj(gate_up_proj.swiglu(x));
+}
+
+mx::array Mlp::forward(const mx::array& x, const RMSNorm& norm) const {
+  return down_proj(gate_up_proj.swiglu(x, norm));
 }
 
 SwitchMlp::SwitchMlp(
@@ -53,11 +68,7 @@ SwitchMlp::SwitchMlp(
 
 mx::array
 SwitchMlp::operator()(const mx::array& x, const mx::array& experts) const {
-  const ops::Experts w{
-      gate_up_proj ? *gate_up_proj : *gate_proj,
-      up_proj ? &*up_proj : nullptr,
-      down_proj};
-  return ops::experts_mlp(x, w, experts);
+  return ops::experts_mlp(x, experts_of(*this), experts);
 }
 
 SparseMoeBlock::SparseMoeBlock(const ModelArgs& args, const Weights& w)
@@ -82,6 +93,21 @@ SparseMoeBlock::SparseMoeBlock(const ModelArgs& args, const Weights& w)
 
 mx::array
 SparseMoeBlock::operator()(const mx::array& x, const RMSNorm& norm) const {
+  const auto stacks = experts_of(switch_mlp);
+  if (ops::is_tiled(stacks)) {
+    const auto out = ops::sparse_add(
+        x,
+        {norm.weight, norm.eps},
+        gate(x, norm),
+        stacks,
+        num_experts_per_tok,
+        norm_topk_prob);
+    if (!shared_expert) {
+      return out;
+    }
+    const auto share = mx::sigmoid((*shared_expert_gate)(x, norm));
+    return mx::add(out, mx::multiply(share, shared_expert->forward(x, norm)));
+  }
   const auto n = norm(x);
   const auto [experts, weights] =
       ops::route(gate(n), num_experts_per_tok, norm_topk_prob);

@@ -122,12 +122,16 @@ std::vector<double> Rope::periods(int total_length) const {
   return {};
 }
 
-mx::array
-Rope::operator()(const mx::array& x, int offset, int total_length) const {
+mx::array Rope::periods_array(int total_length) const {
   const int original_length =
       args_.original_max_position_embeddings.value_or(max_positions_);
   const bool stretched =
       args_.type == RopeType::dynamic && total_length > original_length;
+  return stretched ? to_array(periods(total_length)) : periods_;
+}
+
+mx::array
+Rope::operator()(const mx::array& x, int offset, int total_length) const {
   return mx::fast::rope(
       x,
       dims_,
@@ -135,7 +139,7 @@ Rope::operator()(const mx::array& x, int offset, int total_length) const {
       /* base */ std::nullopt,
       /* scale */ 1.0f,
       offset,
-      stretched ? to_array(periods(total_length)) : periods_);
+      periods_array(total_length));
 }
 
 } // namespace qwen3_mlx

@@ -14,6 +14,9 @@
 #include "weights/weights.h"
 
 namespace qwen3_mlx {
+namespace cpu {
+struct Runtime;
+}
 
 /// Called on the thread that loads, with bytes of the checkpoint.
 using LoadProgress =
@@ -26,6 +29,8 @@ struct PlanOptions {
   std::optional<mx::Dtype> dtype;
   /// Every float weight, scale and bias becomes float32 (stock ops on the CPU).
   bool widen = false;
+  /// Matrices are put into the layout of the CPU kernels while reading.
+  std::shared_ptr<cpu::Runtime> tiles;
 };
 
 /// One loading of one checkpoint.

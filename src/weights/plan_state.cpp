@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "formats/checked.h"
+#include "kernels/cpu/tiles.h"
 #include "mlx/allocator.h"
 #include "qwen3_mlx/error.h"
 #include "weights/plan_module.h"
@@ -264,6 +265,7 @@ std::optional<Matrix> PlanState::take_matrix(
   };
   const auto format = modules.front().format;
   const bool packed = format.is_quantized() && modules.front().usable;
+  const auto first_array = arrays_.size();
   Matrix matrix{
       allocate(
           shape(
@@ -282,7 +284,7 @@ std::optional<Matrix> PlanState::take_matrix(
   }
   if (!checkpoint_) {
     fill_random_matrix(matrix, in);
-    return matrix;
+    return tiled(std::move(matrix), first_array);
   }
   std::uint64_t begin = 0;
   for (std::size_t idx = 0; idx < parts.size(); ++idx) {
@@ -303,7 +305,24 @@ std::optional<Matrix> PlanState::take_matrix(
     }
     begin += out;
   }
-  return matrix;
+  return tiled(std::move(matrix), first_array);
+}
+
+Matrix PlanState::tiled(Matrix matrix, std::size_t first_array) {
+  if (!options_.tiles) {
+    return matrix;
+  }
+  auto out = cpu::make_tiled(matrix, options_.tiles);
+  if (!out) {
+    return matrix;
+  }
+  // The arrays go when their contents have moved, one matrix after another:
+  // memory that is not yet filled costs nothing.
+  arrays_.erase(
+      arrays_.begin() + static_cast<std::ptrdiff_t>(first_array),
+      arrays_.end());
+  tilings_.push_back({std::move(matrix), *out, copies_.size()});
+  return *out;
 }
 
 void PlanState::fill_random_matrix(const Matrix& matrix, int in) {
@@ -401,7 +420,32 @@ void PlanState::read(int n_threads, const LoadProgress& progress) {
   if (n_threads <= 0) {
     n_threads = static_cast<int>(std::thread::hardware_concurrency());
   }
-  run_copies(copies_, n_threads, progress);
+  const auto total = n_bytes();
+  std::uint64_t done = 0;
+  std::size_t begin = 0;
+  const auto copy_until = [&](std::size_t end) {
+    const auto at = [&](std::size_t idx) {
+      return std::make_move_iterator(
+          copies_.begin() + static_cast<std::ptrdiff_t>(idx));
+    };
+    const std::vector<RowCopy> part(at(begin), at(end));
+    run_copies(part, n_threads, [&](std::uint64_t n, std::uint64_t) {
+      if (progress) {
+        progress(done + n, total);
+      }
+    });
+    for (const auto& copy : part) {
+      done += copy.n_bytes();
+    }
+    begin = end;
+  };
+  for (auto& [source, tiled, end_copy] : tilings_) {
+    copy_until(end_copy);
+    cpu::fill_tiles(source, tiled);
+    source = tiled; // frees what was read
+  }
+  copy_until(copies_.size());
+  tilings_.clear();
   copies_.clear();
   arrays_.clear();
 }

@@ -91,6 +91,8 @@ class PlanState {
       std::array<RowTarget, 3> targets);
   void fill_random(const mx::array& array, float scale, float center);
   void fill_random_matrix(const Matrix& matrix, int in);
+  /// `matrix`, which its last copies fill, in tiles where they are asked for.
+  Matrix tiled(Matrix matrix, std::size_t first_array);
   bool check_module(
       const ModulePart& part,
       const Module& module,
@@ -113,6 +115,13 @@ class PlanState {
   std::set<std::string, std::less<>> taken_;
   std::vector<Problem> problems_;
   std::vector<RowCopy> copies_;
+  /// A matrix to be put into tiles when copies_[0, end_copy) are done.
+  struct Tiling {
+    Matrix source;
+    Matrix tiled;
+    std::size_t end_copy;
+  };
+  std::vector<Tiling> tilings_;
   /// Keeps the memory alive until read() has filled it.
   std::vector<mx::array> arrays_;
 };

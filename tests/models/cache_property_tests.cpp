@@ -22,7 +22,7 @@ TEST_P(CacheProperty, TokenByTokenEqualsWhole) {
       max_abs_difference(
           logits_in_pieces(whole_cache, prompt().size()),
           logits_in_pieces(single_cache, 1)),
-      kLogitTolerance);
+      tolerance_);
 }
 
 TEST_P(CacheProperty, ChunksEqualWhole) {
@@ -31,8 +31,7 @@ TEST_P(CacheProperty, ChunksEqualWhole) {
   for (const std::size_t piece : {3U, 16U, 39U}) {
     auto cache = make_cache();
     EXPECT_LE(
-        max_abs_difference(whole, logits_in_pieces(cache, piece)),
-        kLogitTolerance)
+        max_abs_difference(whole, logits_in_pieces(cache, piece)), tolerance_)
         << "pieces of " << piece;
   }
 }
@@ -70,8 +69,7 @@ TEST_P(CacheProperty, RaggedBatchEqualsAlone) {
          .length = static_cast<int>(sequences[idx].num_new)});
   }
   EXPECT_LE(
-      max_abs_difference(values_of(model().forward(step)), alone),
-      kLogitTolerance);
+      max_abs_difference(values_of(model().forward(step)), alone), tolerance_);
 }
 
 TEST_P(CacheProperty, CopiedCacheEqualsItsSource) {
@@ -101,7 +99,7 @@ TEST_P(CacheProperty, TrimmedCacheEqualsShorterOne) {
       max_abs_difference(
           values_of(model()(rest, cache)),
           values_of(model()(rest, fresh_cache))),
-      kLogitTolerance);
+      tolerance_);
 }
 
 TEST_P(CacheProperty, SavedCacheEqualsFresh) {
@@ -144,13 +142,17 @@ INSTANTIATE_TEST_SUITE_P(
     CacheProperty,
     ::testing::Combine(
         ::testing::ValuesIn(property_models()),
-        ::testing::ValuesIn(cache_cases())),
+        ::testing::ValuesIn(cache_cases()),
+        ::testing::Values(Kernels::stock, Kernels::native)),
     property_name);
 
 // Rows of one batch: two sequences of equal length in one cache.
-TEST(Batch, RowsEqualEachAlone) {
+class Batch : public ::testing::TestWithParam<Kernels> {};
+
+TEST_P(Batch, RowsEqualEachAlone) {
   for (const auto& name : property_models()) {
-    const auto [golden, model] = load_tiny_model(name);
+    const auto [golden, model] =
+        load_tiny_model(name, float32_on_cpu(GetParam()));
     auto reversed = golden.prompt_ids;
     std::reverse(reversed.begin(), reversed.end());
     auto cache = model.make_cache();
@@ -163,9 +165,20 @@ TEST(Batch, RowsEqualEachAlone) {
     auto second_cache = model.make_cache();
     const auto second = values_of(model(as_batch(reversed), second_cache));
     alone.insert(alone.end(), second.begin(), second.end());
-    EXPECT_LE(max_abs_difference(both, alone), kLogitTolerance) << name;
+    EXPECT_LE(
+        max_abs_difference(both, alone),
+        GetParam() == Kernels::native ? 0.0F : kLogitTolerance)
+        << name;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Kernels,
+    Batch,
+    ::testing::Values(Kernels::stock, Kernels::native),
+    [](const auto& test) {
+      return test.param == Kernels::stock ? "stock" : "native";
+    });
 
 } // namespace
 } // namespace qwen3_mlx::testing

@@ -53,6 +53,8 @@ inline LoadOptions on_cpu(Kernels kernels) {
   LoadOptions options;
   options.device = mx::Device::cpu;
   options.kernels = kernels;
+  options.dtype = mx::float32;
+  options.exact = true;
   return options;
 }
 

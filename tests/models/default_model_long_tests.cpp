@@ -14,7 +14,7 @@ INSTANTIATE_TEST_SUITE_P(
     AllPrompts,
     DefaultModel,
     ::testing::Combine(
-        ::testing::Values(Kernels::stock),
+        ::testing::Values(Kernels::stock, Kernels::native),
         ::testing::Range<std::size_t>(0, 20)),
     default_model_test_name);
 

@@ -13,7 +13,7 @@ INSTANTIATE_TEST_SUITE_P(
     TwoPrompts,
     DefaultModel,
     ::testing::Combine(
-        ::testing::Values(Kernels::stock),
+        ::testing::Values(Kernels::stock, Kernels::native),
         ::testing::Values<std::size_t>(0, 1)),
     default_model_test_name);
 

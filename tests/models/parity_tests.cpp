@@ -3,6 +3,7 @@
 // greedy tokens: tests/goldens/parity.
 #include <gtest/gtest.h>
 
+#include <tuple>
 #include <vector>
 
 #include "qwen3_mlx/generate.h"
@@ -27,10 +28,12 @@ greedy_ids(const TinyModel& tiny, int prefill_step_size) {
   return ids;
 }
 
-class Parity : public ::testing::TestWithParam<std::string> {};
+class Parity
+    : public ::testing::TestWithParam<std::tuple<std::string, Kernels>> {};
 
 TEST_P(Parity, LogitsAndGreedyTokens) {
-  const auto tiny = load_tiny_model(GetParam());
+  const auto tiny = load_tiny_model(
+      std::get<0>(GetParam()), float32_on_cpu(std::get<1>(GetParam())));
   auto cache = tiny.model.make_cache();
   const auto logits = tiny.model(as_batch(tiny.golden.prompt_ids), cache);
   EXPECT_LE(
@@ -45,8 +48,13 @@ TEST_P(Parity, LogitsAndGreedyTokens) {
 INSTANTIATE_TEST_SUITE_P(
     Transformers,
     Parity,
-    ::testing::ValuesIn(tiny_case_names(parity_goldens())),
-    [](const auto& test) { return test_name(test.param); });
+    ::testing::Combine(
+        ::testing::ValuesIn(tiny_case_names(parity_goldens())),
+        ::testing::Values(Kernels::stock, Kernels::native)),
+    [](const auto& test) {
+      return test_name(std::get<0>(test.param)) +
+          (std::get<1>(test.param) == Kernels::stock ? "_stock" : "_native");
+    });
 
 } // namespace
 } // namespace qwen3_mlx::testing

@@ -57,13 +57,17 @@ inline std::vector<CacheCase> cache_cases() {
   };
 }
 
-class ModelProperty
-    : public ::testing::TestWithParam<std::tuple<std::string, CacheCase>> {
+class ModelProperty : public ::testing::TestWithParam<
+                          std::tuple<std::string, CacheCase, Kernels>> {
  protected:
   void SetUp() override {
-    const auto& [name, cache_case] = GetParam();
-    tiny_.emplace(load_tiny_model(name));
+    const auto& [name, cache_case, kernels] = GetParam();
+    tiny_.emplace(load_tiny_model(name, float32_on_cpu(kernels)));
     options_ = cache_case.options;
+    // Own kernels promise the same bits; other caches attend by stock ones.
+    const bool own_attention =
+        kernels == Kernels::native && cache_case.name == "growing";
+    tolerance_ = own_attention ? 0.0F : kLogitTolerance;
   }
 
   const Model& model() const {
@@ -92,12 +96,15 @@ class ModelProperty
 
   std::optional<TinyModel> tiny_;
   CacheOptions options_;
+  float tolerance_ = kLogitTolerance;
 };
 
 inline std::string property_name(
-    const ::testing::TestParamInfo<std::tuple<std::string, CacheCase>>& test) {
+    const ::testing::TestParamInfo<std::tuple<std::string, CacheCase, Kernels>>&
+        test) {
   return test_name(std::get<0>(test.param)) + "_" +
-      std::get<1>(test.param).name;
+      std::get<1>(test.param).name +
+      (std::get<2>(test.param) == Kernels::stock ? "_stock" : "_native");
 }
 
 } // namespace qwen3_mlx::testing

@@ -27,17 +27,22 @@ inline std::filesystem::path parity_goldens() {
   return std::filesystem::path(QWEN3_MLX_TEST_DATA) / "parity";
 }
 
+inline LoadOptions float32_on_cpu(Kernels kernels) {
+  LoadOptions options;
+  options.device = mx::Device::cpu;
+  options.dtype = mx::float32;
+  options.kernels = kernels;
+  options.exact = true;
+  return options;
+}
+
 struct TinyModel {
   TinyCase golden;
   Model model;
 };
 
 inline LoadOptions stock_float32() {
-  LoadOptions options;
-  options.device = mx::Device::cpu;
-  options.dtype = mx::float32;
-  options.kernels = Kernels::stock;
-  return options;
+  return float32_on_cpu(Kernels::stock);
 }
 
 inline TinyModel load_tiny_model(

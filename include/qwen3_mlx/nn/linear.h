@@ -39,6 +39,9 @@ class Linear {
   mx::array operator()(const mx::array& x) const;
   /// The same of norm(x).
   mx::array operator()(const mx::array& x, const RMSNorm& norm) const;
+  /// silu(first half) * second half of the outputs for x, or for norm(x).
+  mx::array swiglu(const mx::array& x) const;
+  mx::array swiglu(const mx::array& x, const RMSNorm& norm) const;
   /// residual + x W^T + bias
   mx::array add_to(const mx::array& residual, const mx::array& x) const;
 
@@ -49,6 +52,10 @@ class Linear {
   Matrix matrix() const;
   /// [out]
   std::optional<mx::array> bias() const;
+  /// Set when the matrix is in the layout of the CPU kernels.
+  const std::shared_ptr<const cpu::Tiles>& tiles() const {
+    return matrix_.tiles;
+  }
   int in_dim() const {
     return matrix_.in_dim();
   }
@@ -84,6 +91,10 @@ class MergedLinear {
   mx::array operator()(const mx::array& x) const;
   /// The same of norm(x).
   mx::array operator()(const mx::array& x, const RMSNorm& norm) const;
+
+  /// silu(first projection) * second projection, of x or of norm(x).
+  mx::array swiglu(const mx::array& x) const;
+  mx::array swiglu(const mx::array& x, const RMSNorm& norm) const;
 
   /// The projection of that index, in the order of construction.
   const Linear& operator[](std::size_t idx) const {

@@ -23,6 +23,8 @@ struct Mlp {
   mx::array operator()(const mx::array& x, const RMSNorm& norm) const;
   /// The network alone, without norm and residual.
   mx::array forward(const mx::array& x) const;
+  /// The same of norm(x).
+  mx::array forward(const mx::array& x, const RMSNorm& norm) const;
 
   MergedLinear gate_up_proj;
   Linear gate_proj; ///< Rows of gate_up_proj, as is up_proj.

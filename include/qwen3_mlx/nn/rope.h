@@ -23,6 +23,9 @@ class Rope {
   /// `total_length` is the length of the sequence when the pass is done.
   mx::array operator()(const mx::array& x, int offset, int total_length) const;
 
+  /// periods() as float32 [dims / 2]: angle = position / period.
+  mx::array periods_array(int total_length) const;
+
   /// Queries and keys must both be multiplied by this (YaRN's temperature).
   /// It is left to the scale of the scores, which it enters squared.
   float attention_factor() const {

@@ -277,10 +277,10 @@ void experts_mlp(
   const int num_pairs = num_tokens * top_k;
   const auto groups = group_by_expert(experts, num_pairs, w.num_experts);
   const PackedLayout& gate_up = w.gate_up.layout;
-  const bool fused = fits_gated_tiles(gate_up);
-  const int inner = gate_up.rows / 2;
+  const bool fused = !w.up && fits_gated_tiles(gate_up);
+  const int inner = w.up ? gate_up.rows : gate_up.rows / 2;
   const auto stride =
-      round_up(static_cast<std::size_t>(fused ? inner : gate_up.rows), 64);
+      round_up(static_cast<std::size_t>(fused ? inner : 2 * inner), 64);
   const auto hidden =
       make_scratch<float>(static_cast<std::size_t>(num_pairs) * stride);
   const MutableRows hidden_rows{hidden.get(), Float::f32, stride};
@@ -293,6 +293,17 @@ void experts_mlp(
         w.gate_up,
         fused ? inner / kTileRows : 0,
         hidden_rows,
+        [&](int pair) { return pair / top_k; });
+  }
+  if (w.up) {
+    const Activations activations(context, x, num_tokens, w.up->layout, norm);
+    grouped_product(
+        context,
+        activations,
+        groups,
+        *w.up,
+        /* up_tile_offset */ 0,
+        {hidden.get() + inner, Float::f32, stride},
         [&](int pair) { return pair / top_k; });
   }
   if (!fused) {

@@ -58,7 +58,8 @@ void linear(
 
 /// Stacks of experts, one packed matrix after another.
 struct ExpertsView {
-  PackedView gate_up; ///< Of one expert: gate rows, then up rows.
+  PackedView gate_up;           ///< Of one expert: gate rows, then up rows.
+  std::optional<PackedView> up; ///< Present: gate_up holds the gate alone.
   PackedView down;
   int num_experts = 0;
 };

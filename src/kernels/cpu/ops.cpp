@@ -35,10 +35,8 @@ class CpuPrimitive : public mx::UnaryPrimitive {
   }
 
   template <class Task>
-  void enqueue(
-      const std::vector<mx::array>& inputs,
-      mx::array& out,
-      Task&& task) {
+  void
+  enqueue(const std::vector<mx::array>& inputs, mx::array& out, Task&& task) {
     auto& encoder = mx::cpu::get_command_encoder(stream());
     for (const mx::array& input : inputs) {
       encoder.set_input_array(input);
@@ -154,45 +152,70 @@ class EmbeddingPrimitive final : public CpuPrimitive {
   std::shared_ptr<const Tiles> tiles_;
 };
 
-ExpertsView experts_view(
-    const Tiles& gate_up,
-    const std::byte* gate_up_data,
-    const Tiles& down,
-    const std::byte* down_data) {
-  return {
-      {gate_up.layout, gate_up_data},
-      {down.layout, down_data},
-      gate_up.num_matrices};
-}
+// The stacks of a layer, and their bytes once a primitive is evaluated. Their
+// arrays are the last inputs of the primitive.
+class ExpertStacks {
+ public:
+  explicit ExpertStacks(const TiledExperts& w)
+      : gate_up_(w.gate_up.tiles), up_(w.up == nullptr ? nullptr : w.up->tiles),
+        down_(w.down.tiles) {}
+
+  static void append(const TiledExperts& w, std::vector<mx::array>& inputs) {
+    inputs.push_back(w.gate_up.weight);
+    if (w.up != nullptr) {
+      inputs.push_back(w.up->weight);
+    }
+    inputs.push_back(w.down.weight);
+  }
+
+  void bind(const std::vector<mx::array>& inputs, std::size_t first) {
+    const auto next = [&] { return inputs[first++].data<std::byte>(); };
+    view_.gate_up = {gate_up_->layout, next()};
+    if (up_) {
+      view_.up = {up_->layout, next()};
+    }
+    view_.down = {down_->layout, next()};
+    view_.num_experts = gate_up_->num_matrices;
+  }
+
+  const ExpertsView& view() const {
+    return view_;
+  }
+  Context context() const {
+    return gate_up_->runtime->context();
+  }
+
+ private:
+  std::shared_ptr<const Tiles> gate_up_;
+  std::shared_ptr<const Tiles> up_;
+  std::shared_ptr<const Tiles> down_;
+  ExpertsView view_;
+};
 
 class ExpertsPrimitive final : public CpuPrimitive {
  public:
-  ExpertsPrimitive(
-      std::shared_ptr<const Tiles> gate_up,
-      std::shared_ptr<const Tiles> down)
-      : gate_up_(std::move(gate_up)), down_(std::move(down)) {}
+  explicit ExpertsPrimitive(const TiledExperts& w) : stacks_(w) {}
 
-  // x, gate_up, down, experts (uint32, contiguous)
+  // x, experts (uint32, contiguous), stacks
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     const MutableRows to = allocate(out);
+    ExpertStacks bound = stacks_;
+    bound.bind(inputs, 2);
     enqueue(
         inputs,
         out,
-        [gate_up = gate_up_,
-         down = down_,
+        [stacks = std::move(bound),
          x = RowsOf(inputs[0]),
-         gate_up_data = inputs[1].data<std::byte>(),
-         down_data = inputs[2].data<std::byte>(),
-         experts = inputs[3].data<std::uint32_t>(),
-         top_k = inputs[3].shape(-1),
+         experts = inputs[1].data<std::uint32_t>(),
+         top_k = inputs[1].shape(-1),
          to]() mutable {
           experts_mlp(
-              gate_up->runtime->context(),
+              stacks.context(),
               x.get(),
               x.count(),
               top_k,
               experts,
-              experts_view(*gate_up, gate_up_data, *down, down_data),
+              stacks.view(),
               to);
         });
   }
@@ -202,72 +225,31 @@ class ExpertsPrimitive final : public CpuPrimitive {
   }
 
  private:
-  std::shared_ptr<const Tiles> gate_up_;
-  std::shared_ptr<const Tiles> down_;
+  ExpertStacks stacks_;
 };
 
 class SparsePrimitive final : public CpuPrimitive {
  public:
   explicit SparsePrimitive(const SparseLayer& layer)
-      : gate_up_(layer.gate_up.tiles), down_(layer.down.tiles),
-        eps_(layer.norm_eps), top_k_(layer.top_k),
+      : stacks_(layer.experts), eps_(layer.norm_eps), top_k_(layer.top_k),
         normalize_(layer.normalize) {}
 
-  // residual, logits, norm, gate_up, down
+  // residual, logits, norm, stacks
   void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     const MutableRows to = allocate(out);
+    ExpertStacks bound = stacks_;
+    bound.bind(inputs, 3);
     enqueue(
         inputs,
         out,
-        [this_gate_up = gate_up_,
-         this_down = down_,
-         eps = eps_,
-         top_k = top_k_,
-         normalize = normalize_,
+        [stacks = std::move(bound),
+         options = RouteOptions{.top_k = top_k_, .normalize = normalize_},
          x = RowsOf(inputs[0]),
          logits = RowsOf(inputs[1]),
-         norm = vector_of(inputs[2]),
-         gate_up_data = inputs[3].data<std::byte>(),
-         down_data = inputs[4].data<std::byte>(),
+         norm = RmsNorm{vector_of(inputs[2]), eps_},
          to]() mutable {
-          const Context context = this_gate_up->runtime->context();
-          const Rows rows = x.get();
-          const int count = x.count();
-          const auto pairs =
-              static_cast<std::size_t>(count) * static_cast<std::size_t>(top_k);
-          const auto hidden =
-              static_cast<std::size_t>(this_gate_up->layout.cols);
-          std::vector<std::uint32_t> experts(pairs);
-          std::vector<float> weights(pairs);
-          route(
-              context,
-              logits.get(),
-              count,
-              {.num_experts = this_gate_up->num_matrices,
-               .top_k = top_k,
-               .normalize = normalize},
-              experts.data(),
-              weights.data());
-          const auto outputs = make_scratch<float>(pairs * hidden);
-          const MutableRows y{outputs.get(), Float::f32, hidden};
-          experts_mlp(
-              context,
-              rows,
-              count,
-              top_k,
-              experts.data(),
-              experts_view(*this_gate_up, gate_up_data, *this_down, down_data),
-              y,
-              RmsNorm{norm, eps});
-          combine_experts(
-              context,
-              {y.data, y.type, y.stride},
-              weights.data(),
-              count,
-              top_k,
-              static_cast<int>(hidden),
-              rows,
-              to);
+          options.num_experts = stacks.view().num_experts;
+          run(stacks, options, x, logits, norm, to);
         });
   }
 
@@ -276,8 +258,50 @@ class SparsePrimitive final : public CpuPrimitive {
   }
 
  private:
-  std::shared_ptr<const Tiles> gate_up_;
-  std::shared_ptr<const Tiles> down_;
+  static void
+  run(const ExpertStacks& stacks,
+      const RouteOptions& options,
+      RowsOf& x,
+      RowsOf& logits,
+      const RmsNorm& norm,
+      const MutableRows& to) {
+    const Context context = stacks.context();
+    const Rows rows = x.get();
+    const auto pairs = static_cast<std::size_t>(x.count()) *
+        static_cast<std::size_t>(options.top_k);
+    const int hidden = stacks.view().gate_up.layout.cols;
+    const auto stride = static_cast<std::size_t>(hidden);
+    std::vector<std::uint32_t> experts(pairs);
+    std::vector<float> weights(pairs);
+    route(
+        context,
+        logits.get(),
+        x.count(),
+        options,
+        experts.data(),
+        weights.data());
+    const auto outputs = make_scratch<float>(pairs * stride);
+    experts_mlp(
+        context,
+        rows,
+        x.count(),
+        options.top_k,
+        experts.data(),
+        stacks.view(),
+        {outputs.get(), Float::f32, stride},
+        norm);
+    combine_experts(
+        context,
+        {outputs.get(), Float::f32, stride},
+        weights.data(),
+        x.count(),
+        options.top_k,
+        hidden,
+        rows,
+        to);
+  }
+
+  ExpertStacks stacks_;
   float eps_;
   int top_k_;
   bool normalize_;
@@ -383,13 +407,7 @@ class AttentionPrimitive final : public CpuPrimitive {
          norms,
          to]() mutable {
           run_attention(
-              state,
-              qkv.get(),
-              qkv.count(),
-              norms,
-              periods,
-              num_periods,
-              to);
+              state, qkv.get(), qkv.count(), norms, periods, num_periods, to);
         });
   }
 
@@ -437,18 +455,17 @@ embedding_op(const mx::array& tokens, const Matrix& w, mx::Dtype dtype) {
 
 mx::array experts_op(
     const mx::array& x,
-    const Matrix& gate_up,
-    const Matrix& down,
+    const TiledExperts& w,
     const mx::array& experts) {
   const mx::array input = as_float(x);
+  std::vector<mx::array> inputs{
+      input, side_by_side(mx::astype(experts, mx::uint32))};
+  ExpertStacks::append(w, inputs);
   return mx::array(
-      {x.shape(0), experts.shape(-1), down.out_dim()},
+      {x.shape(0), experts.shape(-1), w.down.out_dim()},
       input.dtype(),
-      std::make_shared<ExpertsPrimitive>(gate_up.tiles, down.tiles),
-      {input,
-       gate_up.weight,
-       down.weight,
-       side_by_side(mx::astype(experts, mx::uint32))});
+      std::make_shared<ExpertsPrimitive>(w),
+      std::move(inputs));
 }
 
 mx::array sparse_op(
@@ -456,15 +473,14 @@ mx::array sparse_op(
     const mx::array& logits,
     const SparseLayer& layer) {
   const mx::array input = as_float(residual);
+  std::vector<mx::array> inputs{
+      input, as_float(logits), side_by_side(as_float(layer.norm_weight))};
+  ExpertStacks::append(layer.experts, inputs);
   return mx::array(
       residual.shape(),
       input.dtype(),
       std::make_shared<SparsePrimitive>(layer),
-      {input,
-       as_float(logits),
-       side_by_side(as_float(layer.norm_weight)),
-       layer.gate_up.weight,
-       layer.down.weight});
+      std::move(inputs));
 }
 
 bool supports_head_dim(int head_dim) {
@@ -472,14 +488,13 @@ bool supports_head_dim(int head_dim) {
 }
 
 mx::array attention_op(
-    const mx::array& qkv,
-    const AttentionForm& form,
+    const AttentionCall& call,
     const std::shared_ptr<KvBuffer>& buffer,
-    int batch,
     int offset,
     int capacity,
-    const std::optional<mx::array>& previous,
-    const std::shared_ptr<Runtime>& runtime) {
+    const std::optional<mx::array>& previous) {
+  const mx::array& qkv = call.qkv;
+  const AttentionForm& form = call.form;
   const bool has_norms = form.q_norm != nullptr && form.k_norm != nullptr;
   std::vector<mx::array> inputs{qkv, side_by_side(form.periods)};
   if (has_norms) {
@@ -494,7 +509,7 @@ mx::array attention_op(
       qkv.dtype(),
       std::make_shared<AttentionPrimitive>(AttentionState{
           buffer,
-          runtime,
+          call.runtime,
           form.n_heads,
           form.n_kv_heads,
           form.head_dim,
@@ -502,7 +517,7 @@ mx::array attention_op(
           form.window,
           form.norm_eps,
           has_norms,
-          batch,
+          call.batch,
           offset,
           capacity}),
       std::move(inputs));

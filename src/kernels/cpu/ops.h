@@ -29,12 +29,16 @@ linear_op(const mx::array& x, const Matrix& w, const FusedLinear& fused = {});
 mx::array
 embedding_op(const mx::array& tokens, const Matrix& w, mx::Dtype dtype);
 
+/// Tiled stacks of experts; `up` is null where gate_up holds both.
+struct TiledExperts {
+  const Matrix& gate_up;
+  const Matrix* up;
+  const Matrix& down;
+};
+
 /// x [T, in], experts [T, k] -> [T, k, in]
-mx::array experts_op(
-    const mx::array& x,
-    const Matrix& gate_up,
-    const Matrix& down,
-    const mx::array& experts);
+mx::array
+experts_op(const mx::array& x, const TiledExperts& w, const mx::array& experts);
 
 /// Routing and experts of a layer.
 struct SparseLayer {
@@ -42,8 +46,7 @@ struct SparseLayer {
   float norm_eps;
   int top_k;
   bool normalize; ///< Weights of a token's experts sum to one.
-  const Matrix& gate_up;
-  const Matrix& down;
+  TiledExperts experts;
 };
 
 /// residual + sum over the top_k experts of each token by router logits [T, E]
@@ -66,21 +69,27 @@ struct AttentionForm {
   const mx::array& periods; ///< [rotary_dim / 2]: angle = position / period.
 };
 
+/// One segment's attention: what attention_op takes but the cache.
+struct AttentionCall {
+  const mx::array& qkv;
+  const AttentionForm& form;
+  int batch;
+  int length;
+  std::shared_ptr<Runtime> runtime;
+};
+
 /// Whether attention_op takes heads of that size.
 bool supports_head_dim(int head_dim);
 
 /// qkv [B * L, (n_heads + 2 * n_kv_heads) * head_dim], rows of B sequences of
 /// one length at position `offset` -> [B * L, n_heads * head_dim]. Appends to
-/// `buffer`, behind which `previous` stands: the output of the call that wrote
+/// `buffer`, before which `previous` stands: the output of the call that wrote
 /// to it last. `capacity`: positions the buffer must hold afterwards.
 mx::array attention_op(
-    const mx::array& qkv,
-    const AttentionForm& form,
+    const AttentionCall& call,
     const std::shared_ptr<KvBuffer>& buffer,
-    int batch,
     int offset,
     int capacity,
-    const std::optional<mx::array>& previous,
-    const std::shared_ptr<Runtime>& runtime);
+    const std::optional<mx::array>& previous);
 
 } // namespace qwen3_mlx::cpu

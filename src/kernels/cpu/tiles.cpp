@@ -72,7 +72,8 @@ make_tiled(const Matrix& source, const std::shared_ptr<Runtime>& runtime) {
   if (!layout || layout->n_bytes() == 0) {
     return std::nullopt;
   }
-  const int num_matrices = source.weight.ndim() == 3 ? source.weight.shape(0) : 0;
+  const int num_matrices =
+      source.weight.ndim() == 3 ? source.weight.shape(0) : 0;
   const auto tiles = std::make_shared<Tiles>(
       Tiles{*layout, num_matrices, source.format, runtime});
   const mx::Shape shape{
@@ -96,8 +97,7 @@ make_tiled(const Matrix& source, const std::shared_ptr<Runtime>& runtime) {
 void fill_tiles(const Matrix& source, const Matrix& tiled) {
   constexpr int kTilesPerChunk = 4;
   const Tiles& tiles = *tiled.tiles;
-  const auto count =
-      static_cast<std::size_t>(std::max(1, tiles.num_matrices));
+  const auto count = static_cast<std::size_t>(std::max(1, tiles.num_matrices));
   auto weight = tiled.weight;
   auto* const packed = weight.data<std::byte>();
   const int chunks =

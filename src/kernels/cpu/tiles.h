@@ -28,9 +28,10 @@ struct Runtime {
 
 /// How the bytes of a tiled matrix are to be read.
 struct Tiles {
-  PackedLayout layout;  ///< Of one matrix.
-  int num_matrices = 0; ///< 0: a matrix [out, in]; else [num_matrices, out, in].
-  QuantFormat source;   ///< As the checkpoint has it.
+  PackedLayout layout; ///< Of one matrix.
+  int num_matrices =
+      0;              ///< 0: a matrix [out, in]; else [num_matrices, out, in].
+  QuantFormat source; ///< As the checkpoint has it.
   std::shared_ptr<Runtime> runtime;
 };
 
