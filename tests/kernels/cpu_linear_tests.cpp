@@ -303,6 +303,7 @@ TEST(CpuExperts, GroupedEqualsOneByOneToTheBit) {
     }
     const ExpertsView view{
         {gate_up_layout, gate_up.data()},
+        std::nullopt,
         {down_layout, down.data()},
         num_experts};
     const int num_tokens = 21;
