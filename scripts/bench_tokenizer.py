@@ -31,14 +31,15 @@ from tokenizer_downloads import cache_dir, member  # noqa: E402
 from tokenizer_pipe import TokenizerPipe  # noqa: E402
 
 
+def cjk_share(text: str) -> float:
+    return sum("\u3040" <= char <= "\ud7a3" for char in text) / max(len(text), 1)
+
+
 def kind_of(text: str) -> str | None:
-    """English, code, CJK or mixed, by the share of characters."""
+    """English, code or mixed, by the share of characters."""
     if len(text) < 2000:
         return None
     ascii_share = sum(char < "\x80" for char in text) / len(text)
-    cjk_share = sum("\u3040" <= char <= "\ud7a3" for char in text) / len(text)
-    if cjk_share > 0.2:
-        return "cjk"
     if ascii_share < 0.97:
         return "mixed"
     if ascii_share < 0.999:
@@ -52,6 +53,11 @@ def corpora(max_bytes: int) -> dict[str, list[str]]:
     sizes = dict.fromkeys(result, 0)
     for text in real_texts(200_000_000):
         text = text.replace("\0", "\n")  # Compiled translations.
+        if sizes["cjk"] < max_bytes and cjk_share(text) > 0.02:
+            # Translations hold the English, too.
+            lines = "\n".join(line for line in text.split("\n") if cjk_share(line) > 0.4)
+            result["cjk"].append(lines)
+            sizes["cjk"] += len(lines.encode())
         kind = kind_of(text)
         if kind and sizes[kind] < max_bytes:
             result[kind].append(text)

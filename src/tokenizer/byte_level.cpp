@@ -45,14 +45,14 @@ static_assert(alphabet.byte_of_char.back() == 0xAD);
 } // namespace
 
 bool append_spelled_bytes(std::string_view token, std::string& out) {
-  // The whole alphabet has one or two bytes in UTF-8, so the result is never
-  // longer than the token.
+  // A local buffer, since appending byte by byte to a string is slow.
+  std::array<char, 256> buffer;
+  std::size_t fill = 0;
   const auto size = out.size();
-  out.resize(size + token.size());
-  char* to = out.data() + size;
   for (std::size_t pos = 0; pos < token.size(); ++pos) {
     std::size_t code_point = static_cast<std::uint8_t>(token[pos]);
     if (code_point >= 0x80) {
+      // The whole alphabet has one or two bytes in UTF-8.
       const std::size_t next =
           pos + 1 < token.size() ? static_cast<std::uint8_t>(token[++pos]) : 0;
       const bool is_pair =
@@ -66,9 +66,13 @@ bool append_spelled_bytes(std::string_view token, std::string& out) {
       out.resize(size);
       return false;
     }
-    *to++ = static_cast<char>(byte);
+    buffer[fill++] = static_cast<char>(byte);
+    if (fill == buffer.size()) {
+      out.append(buffer.data(), fill);
+      fill = 0;
+    }
   }
-  out.resize(static_cast<std::size_t>(to - out.data()));
+  out.append(buffer.data(), fill);
   return true;
 }
 

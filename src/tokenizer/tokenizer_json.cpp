@@ -2,8 +2,15 @@
 // tokenizer.json is read in one pass with simdjson's on-demand parser: 11 MB of
 // vocabulary must not cost a tree. Strings stay in the parser's buffer until
 // the vocabulary is complete, since merges and added tokens may come first.
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -20,26 +27,64 @@ namespace ondemand = simdjson::ondemand;
 
 constexpr std::uint64_t max_file_bytes = std::uint64_t{1} << 30;
 
-simdjson::padded_string load(const std::filesystem::path& path) {
-  const File file(path);
-  if (file.size() > max_file_bytes) {
-    throw FileError(
-        path,
-        "has " + std::to_string(file.size()) + " bytes, expected at most " +
-            std::to_string(max_file_bytes));
+/// The text of a file, with the padding simdjson reads into.
+class FileText {
+ public:
+  explicit FileText(const std::filesystem::path& path) {
+    const File file(path);
+    if (file.size() > max_file_bytes) {
+      throw FileError(
+          path,
+          "has " + std::to_string(file.size()) + " bytes, expected at most " +
+              std::to_string(max_file_bytes));
+    }
+    reserve(static_cast<std::size_t>(file.size()));
+    file.read(0, size_, data_.get());
   }
-  simdjson::padded_string text(static_cast<std::size_t>(file.size()));
-  file.read(0, text.size(), text.data());
-  return text;
-}
+  explicit FileText(std::string_view text) {
+    reserve(text.size());
+    std::copy(text.begin(), text.end(), data_.get());
+  }
+
+  simdjson::padded_string_view view() const {
+    return simdjson::padded_string_view(data_.get(), size_, capacity_);
+  }
+
+ private:
+  struct Free {
+    void operator()(char* data) const {
+      std::free(data);
+    }
+  };
+
+  void reserve(std::size_t size) {
+    // Large pages: faults of small ones are a tenth of the time to load.
+    constexpr std::size_t page = std::size_t{1} << 21;
+    size_ = size;
+    capacity_ = (size + simdjson::SIMDJSON_PADDING + page - 1) / page * page;
+    data_.reset(static_cast<char*>(std::aligned_alloc(page, capacity_)));
+    if (!data_) {
+      throw std::bad_alloc();
+    }
+#ifdef __linux__
+    ::madvise(data_.get(), capacity_, MADV_HUGEPAGE);
+#endif
+    std::fill_n(data_.get() + size, simdjson::SIMDJSON_PADDING, '\0');
+  }
+
+  std::unique_ptr<char, Free> data_;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+};
 
 class TokenizerJson {
  public:
   explicit TokenizerJson(const std::filesystem::path& file) : file_(file) {}
 
-  TokenizerDefinition read(const simdjson::padded_string& text) {
+  TokenizerDefinition read(simdjson::padded_string_view text) {
     // In bytes a token of the vocabulary takes about 75 with its merge.
     definition_.vocabulary.reserve(text.size() / 75, text.size() / 8);
+    merges_.reserve(text.size() / 75);
     ondemand::parser parser;
     ondemand::document document;
     ondemand::object top;
@@ -335,12 +380,12 @@ class TokenizerJson {
 } // namespace
 
 TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file) {
-  return TokenizerJson(file).read(load(file));
+  return TokenizerJson(file).read(FileText(file).view());
 }
 
 TokenizerDefinition
 parse_tokenizer_json(const std::filesystem::path& file, std::string_view text) {
-  return TokenizerJson(file).read(simdjson::padded_string(text));
+  return TokenizerJson(file).read(FileText(text).view());
 }
 
 } // namespace qwen3_mlx
