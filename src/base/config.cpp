@@ -57,6 +57,8 @@ Json parse_json(const std::filesystem::path& path, std::string_view text) {
         path,
         "is not valid JSON at byte " + std::to_string(error.byte) +
             "; fetch the file again");
+  } catch (const Json::out_of_range&) {
+    throw FileError(path, "holds a number that no float64 can hold");
   }
 }
 

@@ -144,7 +144,15 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Config, RefusesWhatIsNoObject) {
   for (const auto* text :
-       {"", "[]", "1", "{", "{\"a\":}", "{\"a\":1,}", "{} {}", "\"\xFF\""}) {
+       {"",
+        "[]",
+        "1",
+        "{",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{} {}",
+        "\"\xFF\"",
+        "{\"a\":1e999}"}) {
     EXPECT_THROW(parse(text), FileError) << text;
   }
   EXPECT_THROW(parse(R"({"a":1,"b":{"k":1,"k":2}})"), FieldError);
