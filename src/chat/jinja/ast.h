@@ -15,6 +15,9 @@ namespace qwen3_mlx::jinja {
 
 struct Expr;
 struct Stmt;
+struct DictItem;
+struct ComparePart;
+struct KeywordArg;
 using ExprPtr = std::unique_ptr<Expr>;
 using Body = std::vector<Stmt>;
 
@@ -49,7 +52,7 @@ struct ListExpr {
   std::vector<Expr> items;
 };
 struct DictExpr {
-  std::vector<std::pair<Expr, Expr>> items;
+  std::vector<DictItem> items;
 };
 enum class UnaryOp { neg, pos, logical_not };
 struct Unary {
@@ -68,7 +71,7 @@ struct Logical {
 enum class CompareOp { eq, ne, lt, lteq, gt, gteq, in, not_in };
 struct Compare {
   ExprPtr first;
-  std::vector<std::pair<CompareOp, Expr>> rest;
+  std::vector<ComparePart> rest;
 };
 struct Concat {
   std::vector<Expr> parts;
@@ -89,7 +92,7 @@ struct SliceExpr {
 };
 struct CallArgs {
   std::vector<Expr> args;
-  std::vector<std::pair<std::string, Expr>> kwargs;
+  std::vector<KeywordArg> kwargs;
   ExprPtr dyn_args, dyn_kwargs;
 };
 struct CallExpr {
@@ -140,6 +143,18 @@ struct Expr {
   const T* as() const {
     return std::get_if<T>(&node);
   }
+};
+
+struct DictItem {
+  Expr key, value;
+};
+struct ComparePart {
+  CompareOp op;
+  Expr operand;
+};
+struct KeywordArg {
+  std::string name;
+  Expr value;
 };
 
 /// How a frame's variables start, filled in by scope.cpp.

@@ -184,7 +184,7 @@ Expr ExpressionParser::logical_not() {
 Expr ExpressionParser::compare() {
   std::uint32_t pos = stream_.pos();
   Expr first = sum();
-  std::vector<std::pair<CompareOp, Expr>> rest;
+  std::vector<ComparePart> rest;
   int height = first.height;
   while (true) {
     std::optional<CompareOp> op;
@@ -221,8 +221,8 @@ Expr ExpressionParser::compare() {
       break;
     }
     stream_.next();
-    rest.emplace_back(*op, sum());
-    height = std::max(height, rest.back().second.height);
+    rest.push_back({*op, sum()});
+    height = std::max(height, rest.back().operand.height);
   }
   if (rest.empty()) {
     return first;
@@ -433,7 +433,7 @@ Expr ExpressionParser::list() {
 Expr ExpressionParser::dict() {
   Recursion guard(depth_, stream_);
   std::uint32_t pos = stream_.expect(TokenType::lbrace).pos;
-  std::vector<std::pair<Expr, Expr>> items;
+  std::vector<DictItem> items;
   int height = 0;
   while (!stream_.is(TokenType::rbrace)) {
     if (!items.empty()) {
@@ -446,7 +446,7 @@ Expr ExpressionParser::dict() {
     stream_.expect(TokenType::colon);
     Expr value = expression();
     height = std::max({height, key.height, value.height});
-    items.emplace_back(std::move(key), std::move(value));
+    items.push_back({std::move(key), std::move(value)});
   }
   stream_.expect(TokenType::rbrace);
   return make(pos, DictExpr{std::move(items)}, height);
@@ -585,7 +585,7 @@ CallArgs ExpressionParser::call_args() {
         }
       }
       Expr value = expression();
-      out.kwargs.emplace_back(key.text, std::move(value));
+      out.kwargs.push_back({key.text, std::move(value)});
     } else {
       ensure(!out.dyn_args && !out.dyn_kwargs && out.kwargs.empty());
       out.args.push_back(expression());
