@@ -71,6 +71,7 @@ void run(const CachePromptCommand& options) {
     ids = tokenizer.encode(prompt, /* add_special_tokens */ true);
   } else {
     const PromptRenderer renderer(options.model.model, options.chat_template);
+    warn_of_fallback(renderer);
     ids = tokenizer.encode(renderer.render_before_end(
         make_messages(options.system_prompt, prompt)));
   }

@@ -215,9 +215,7 @@ class ChatLoop {
 void run(const ChatCommand& options) {
   const auto tokenizer = load_tokenizer(options.model.model);
   PromptRenderer renderer(options.model.model, options.chat_template);
-  if (renderer.is_fallback()) {
-    std::cerr << "qwen3-mlx: the model has no chat template; using ChatML\n";
-  }
+  warn_of_fallback(renderer);
   const auto kv = cache_options(options.kv);
   const auto model = load_with_progress(options.model);
   ChatSession session(model, tokenizer, std::move(renderer), kv);

@@ -5,18 +5,11 @@
 #include <utility>
 
 #include "base/file.h"
-#include "cli/think_splitter.h"
+#include "qwen3_mlx/chat_parser.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx::cli {
 namespace {
-
-/// Templates that make the model think end the prompt with the opening tag.
-bool opens_thinking(std::string_view prompt) {
-  const auto last = prompt.find_last_not_of(" \t\r\n");
-  return last != std::string_view::npos &&
-      prompt.substr(0, last + 1).ends_with("<think>");
-}
 
 bool is_message(const Json& message) {
   const auto is_text = [&message](const char* key) {
@@ -65,12 +58,14 @@ Answer ChatSession::ask(
 
   std::string thinking;
   std::string said;
-  ThinkSplitter splitter(
-      opens_thinking(prompt_text),
-      [&](std::string_view piece, bool is_thinking) {
-        (is_thinking ? thinking : said) += piece;
-        sink(piece, is_thinking);
-      });
+  ChatParser parser({.starts_in_reasoning = opens_reasoning(prompt_text)});
+  const auto show = [&](const std::vector<ChatEvent>& events) {
+    for (const auto& event : events) {
+      const bool is_thinking = event.kind == ChatEvent::Kind::reasoning;
+      (is_thinking ? thinking : said) += event.text;
+      sink(event.text, is_thinking);
+    }
+  };
   auto answer = generate_answer(
       model_,
       &tokenizer_,
@@ -78,8 +73,8 @@ Answer ChatSession::ask(
       prompt,
       params,
       options,
-      [&splitter](std::string_view piece) { splitter.add(piece); });
-  splitter.finish();
+      [&](std::string_view piece) { show(parser.add(piece)); });
+  show(parser.finish());
   if (answer.ids.empty()) {
     return answer; // cancelled before its first token: nothing was said
   }

@@ -226,6 +226,7 @@ std::vector<std::uint32_t> prompt_tokens(
     return ids;
   }
   const PromptRenderer renderer(options.model.model, options.chat_template);
+  warn_of_fallback(renderer);
   const auto messages = make_messages(options.system_prompt, prompt);
   // A saved prompt is the beginning of this user's message.
   const auto text = saved.empty() ? renderer.render(messages)

@@ -77,7 +77,7 @@ LineEditor::LineEditor(std::filesystem::path history_file) {
   el_set(edit, EL_HIST, ::history, impl->history);
   // Ctrl-C is a key while a line is edited (the terminal sends no SIGINT) and
   // an interrupt while an answer runs.
-  el_set(edit, EL_SETTY, "-d", "intr=", nullptr);
+  el_set(edit, EL_SETTY, "-d", "-isig", nullptr);
   el_set(edit, EL_ADDFN, "discard-line", "Empty the line", discard_line);
   el_set(edit, EL_BIND, "^C", "discard-line", nullptr);
   el_set(edit, EL_BIND, "^R", "em-inc-search-prev", nullptr);

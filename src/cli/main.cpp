@@ -44,7 +44,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("-V,--version", [] {
     return "qwen3-mlx " QWEN3_MLX_VERSION + backend_version();
   });
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1); // none: told below, after unknown words
   app.get_formatter()->column_width(38);
   app.footer(std::string(footer));
 
@@ -52,6 +52,9 @@ int run(int argc, char** argv) {
   add_commands(app, exit);
   try {
     app.parse(argc, argv);
+    if (app.get_subcommands().empty()) {
+      throw CLI::RequiredError("A command");
+    }
     return exit.code;
   } catch (const CLI::ParseError& error) {
     return report_parse_error(app, error);

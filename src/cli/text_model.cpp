@@ -3,7 +3,7 @@
 #include "cli/text_model.h"
 
 #include <charconv>
-#include <limits>
+#include <iostream>
 
 #include <CLI/CLI.hpp>
 
@@ -32,57 +32,71 @@ Json parse_variables(const std::string& text) {
   return variables;
 }
 
-std::string render_chatml(const Json& request) {
-  std::string text;
-  for (const auto& message : request.at("messages")) {
-    text += "<|im_start|>" + message.at("role").get<std::string>() + "\n" +
-        message.at("content").get<std::string>() + "<|im_end|>\n";
+ChatTemplate load_template(
+    const std::filesystem::path& model,
+    const TemplateOptions& options) {
+  if (options.use_default) {
+    return ChatTemplate::chatml();
   }
-  if (request.at("add_generation_prompt").get<bool>()) {
-    text += "<|im_start|>assistant\n";
-  }
-  return text;
+  return load_chat_template(options.file.empty() ? model : options.file);
 }
 
-std::size_t find_content(const std::string& text, const Json& messages) {
-  const auto content = messages.back().at("content").get<std::string>();
-  const auto at = text.rfind(content);
-  if (at == std::string::npos) {
-    throw Error(
-        "the chat template does not keep the prompt as it is, so it cannot be "
-        "split for a prompt cache; use --ignore-chat-template");
-  }
-  return at;
-}
+// Stands for the last message's content while the text around it is rendered.
+constexpr std::string_view marker = "<content of the prompt>";
 
 } // namespace
 
 PromptRenderer::PromptRenderer(
-    const std::filesystem::path&,
+    const std::filesystem::path& model,
     const TemplateOptions& options)
-    : render_(render_chatml), variables_(parse_variables(options.config)) {}
+    : template_(load_template(model, options)),
+      variables_(parse_variables(options.config)),
+      is_fallback_(!options.use_default && template_.is_default()) {}
 
 std::string
 PromptRenderer::render(const Json& messages, bool add_generation_prompt) const {
-  return render_(Json{
+  const Json request{
       {"messages", messages},
       {"add_generation_prompt", add_generation_prompt},
-      {"chat_template_kwargs", variables_}});
+      {"chat_template_kwargs", variables_}};
+  // What a user types need not be UTF-8.
+  return template_.render_json(
+      request.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 std::string PromptRenderer::render(const Json& messages) const {
   return render(messages, /* add_generation_prompt */ true);
 }
 
+PromptRenderer::Around
+PromptRenderer::render_around(Json messages, bool add_generation_prompt) const {
+  messages.back()["content"] = marker;
+  const auto text = render(messages, add_generation_prompt);
+  const auto at = text.find(marker);
+  if (at == std::string::npos) {
+    throw Error(
+        "the chat template does not keep a message as it is, so no prompt "
+        "cache can be used with it; try --ignore-chat-template");
+  }
+  return {text.substr(0, at), text.substr(at + marker.size())};
+}
+
 std::string PromptRenderer::render_before_end(const Json& messages) const {
-  const auto text = render(messages, /* add_generation_prompt */ false);
-  const auto content = messages.back().at("content").get<std::string>();
-  return text.substr(0, find_content(text, messages) + content.size());
+  const auto around =
+      render_around(messages, /* add_generation_prompt */ false);
+  return around.before + messages.back().at("content").get<std::string>();
 }
 
 std::string PromptRenderer::render_from_content(const Json& messages) const {
-  const auto text = render(messages);
-  return text.substr(find_content(text, messages));
+  const auto around = render_around(messages, /* add_generation_prompt */ true);
+  return messages.back().at("content").get<std::string>() + around.after;
+}
+
+void warn_of_fallback(const PromptRenderer& renderer) {
+  if (renderer.is_fallback()) {
+    std::cerr << "qwen3-mlx: the model has no chat template; using ChatML "
+                 "(--use-default-chat-template says so without this line)\n";
+  }
 }
 
 Json make_messages(const std::string& system_prompt, const std::string& user) {

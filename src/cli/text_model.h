@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +11,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "qwen3_mlx/chat_template.h"
 #include "qwen3_mlx/tokenizer.h"
 
 namespace qwen3_mlx::cli {
@@ -44,17 +44,27 @@ class PromptRenderer {
   /// Ends where the assistant's answer begins.
   std::string render(const Json& messages) const;
   /// render() up to the end of the last message's content, and from its
-  /// beginning on. Throws Error when the template changes that content.
+  /// beginning on. Throws Error when the template drops that content.
   std::string render_before_end(const Json& messages) const;
   std::string render_from_content(const Json& messages) const;
 
  private:
-  std::string render(const Json& messages, bool add_generation_prompt) const;
+  /// The rendered text before and after the last message's content.
+  struct Around {
+    std::string before;
+    std::string after;
+  };
 
-  std::function<std::string(const Json& request)> render_;
+  std::string render(const Json& messages, bool add_generation_prompt) const;
+  Around render_around(Json messages, bool add_generation_prompt) const;
+
+  ChatTemplate template_;
   Json variables_;
   bool is_fallback_ = false;
 };
+
+/// Tells on stderr when ChatML stands in for a template.
+void warn_of_fallback(const PromptRenderer& renderer);
 
 /// The user's message, after a system message when there is one.
 Json make_messages(const std::string& system_prompt, const std::string& user);
