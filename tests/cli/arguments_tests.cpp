@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+// What the program makes of its command line: exit codes, messages, help,
+// completion.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cli/program.h"
+#include "testing/temp_dir.h"
+
+namespace qwen3_mlx::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+struct WrongUsage {
+  std::vector<std::string> arguments;
+  std::string message;
+};
+
+TEST(Arguments, WrongUsageIsStatus2WithTheReasonAndWhereHelpIs) {
+  const std::vector<WrongUsage> cases{
+      {{}, "A command is required"},
+      {{"fly"}, "fly"},
+      {{"generate"}, "--model is required"},
+      {{"generate", "--model", "x", "--bogus"}, "--bogus"},
+      {{"generate", "--model", "x", "--temp"}, "--temp"},
+      {{"generate", "--model", "x", "--temp", "hot"}, "hot"},
+      {{"generate", "--model", "x", "--device", "tpu"}, "{cpu,gpu}"},
+      {{"generate", "--model", "x", "--kernels", "fast"}, "{native,stock}"},
+      {{"generate", "--model", "x", "--kv-bits", "7"}, "7"},
+      {{"generate", "--model", "x", "-m", "0", "hi"}, "--max-tokens"},
+      {{"generate", "--model", "x", "-p", "a", "--prompt-ids", "1"},
+       "excludes"},
+      {{"generate", "--model", "x", "hi", "--top-logprobs", "2"}, "--json"},
+      {{"bench", "--model", "x", "-n", "0"}, "--num-trials"},
+      {{"perplexity", "--model", "x"}, "file is required"},
+      {{"info"}, "--model or --system"},
+      {{"completion", "ksh"}, "{bash,zsh,fish}"}};
+  for (const auto& wrong : cases) {
+    SCOPED_TRACE(::testing::PrintToString(wrong.arguments));
+    const auto result = run_cli(wrong.arguments);
+    EXPECT_EQ(result.code, 2);
+    EXPECT_THAT(result.err, StartsWith("qwen3-mlx"));
+    EXPECT_THAT(result.err, HasSubstr(wrong.message));
+    EXPECT_THAT(result.err, HasSubstr("--help"));
+    EXPECT_THAT(result.out, IsEmpty());
+  }
+}
+
+TEST(Arguments, FailuresAreStatus1AndNameTheFile) {
+  for (const std::string command : {"generate", "chat", "info", "bench"}) {
+    SCOPED_TRACE(command);
+    const auto result = run_cli({command, "--model", "/nowhere/model"});
+    EXPECT_EQ(result.code, 1);
+    EXPECT_THAT(result.err, HasSubstr("/nowhere/model"));
+    EXPECT_THAT(result.out, IsEmpty());
+  }
+}
+
+TEST(Arguments, HelpOfEveryCommandHasOptionsAndAnExample) {
+  const auto whole = run_cli({"--help"});
+  EXPECT_EQ(whole.code, 0);
+  EXPECT_THAT(whole.out, HasSubstr("Exit status"));
+  for (const std::string command :
+       {"generate",
+        "chat",
+        "info",
+        "bench",
+        "perplexity",
+        "cache-prompt",
+        "completion"}) {
+    SCOPED_TRACE(command);
+    EXPECT_THAT(whole.out, HasSubstr("\n  " + command));
+    const auto help = run_cli({command, "--help"});
+    EXPECT_EQ(help.code, 0);
+    EXPECT_THAT(help.out, HasSubstr("xample"));
+    EXPECT_THAT(help.err, IsEmpty());
+  }
+}
+
+TEST(Arguments, OptionsHaveTheNamesOfMlxLmAndLlamaCpp) {
+  const auto help = run_cli({"generate", "--help"}).out;
+  for (const std::string name :
+       {"--max-tokens",
+        "--n-predict",
+        "--temp",
+        "--temperature",
+        "--top-p",
+        "--top-k",
+        "--min-p",
+        "--xtc-probability",
+        "--xtc-threshold",
+        "--min-tokens-to-keep",
+        "--seed",
+        "--system-prompt",
+        "--prefill-response",
+        "--ignore-chat-template",
+        "--extra-eos-token",
+        "--chat-template-config",
+        "--chat-template-kwargs",
+        "--max-kv-size",
+        "--ctx-size",
+        "--kv-bits",
+        "--kv-group-size",
+        "--quantized-kv-start",
+        "--prompt-cache-file",
+        "--repeat-penalty",
+        "--repeat-last-n",
+        "--logit-bias",
+        "--verbose",
+        "--json"}) {
+    EXPECT_THAT(help, HasSubstr(name));
+  }
+}
+
+TEST(Arguments, VersionNamesMlx) {
+  const auto result = run_cli({"--version"});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.out, StartsWith("qwen3-mlx "));
+  EXPECT_THAT(result.out, HasSubstr("MLX 0."));
+}
+
+TEST(Arguments, AFullDiskIsAFailure) {
+  if (!std::filesystem::exists("/dev/full")) {
+    GTEST_SKIP() << "no /dev/full here";
+  }
+  const auto result = run_program(
+      "/bin/sh",
+      {"-c", "\"$0\" completion bash > /dev/full", QWEN3_MLX_PROGRAM});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("standard output"));
+}
+
+/// What bash offers for the words of `line`, the last one being typed.
+std::string complete_in_bash(const std::string& line) {
+  const TempDir folder;
+  const auto script =
+      folder.write("script", run_cli({"completion", "bash"}).out);
+  const auto result = run_program(
+      "/bin/bash",
+      {"-c",
+       "source " + script.string() + "; COMP_WORDS=(" + line +
+           "); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); "
+           "_qwen3_mlx; echo \"${COMPREPLY[@]}\""});
+  EXPECT_EQ(result.code, 0) << result.err;
+  return result.out;
+}
+
+TEST(Completion, BashOffersCommandsOptionsAndValues) {
+  if (!std::filesystem::exists("/bin/bash")) {
+    GTEST_SKIP() << "no bash here";
+  }
+  EXPECT_EQ(complete_in_bash("qwen3-mlx gen"), "generate\n");
+  EXPECT_EQ(
+      complete_in_bash("qwen3-mlx generate --temp"), "--temp --temperature\n");
+  EXPECT_EQ(complete_in_bash("qwen3-mlx chat --device ''"), "cpu gpu\n");
+  EXPECT_EQ(complete_in_bash("qwen3-mlx completion z"), "zsh\n");
+  EXPECT_EQ(complete_in_bash("qwen3-mlx chat --seed ''"), "\n");
+}
+
+TEST(Completion, ZshAndFishScriptsNameCommandsAndOptions) {
+  const auto zsh = run_cli({"completion", "zsh"}).out;
+  EXPECT_THAT(zsh, StartsWith("#compdef qwen3-mlx"));
+  EXPECT_THAT(zsh, HasSubstr("*--max-tokens["));
+  const auto fish = run_cli({"completion", "fish"}).out;
+  EXPECT_THAT(fish, HasSubstr("-n __fish_use_subcommand -a generate"));
+  EXPECT_THAT(fish, HasSubstr("-l device -x -a 'cpu gpu'"));
+  for (const std::string shell : {"zsh", "fish"}) {
+    const std::filesystem::path program = "/usr/bin/" + shell;
+    if (std::filesystem::exists(program)) {
+      const TempDir folder;
+      const auto script =
+          folder.write("script", run_cli({"completion", shell}).out);
+      EXPECT_EQ(run_program(program, {"-n", script.string()}).code, 0);
+    }
+  }
+}
+
+} // namespace
+} // namespace qwen3_mlx::testing
