@@ -61,6 +61,20 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->type_name("TYPE")
       ->check(one_of({"float32", "float16", "bfloat16"}))
       ->group(group);
+  command
+      .add_flag(
+          "--exact",
+          options.exact,
+          "Native kernels on the CPU: activations stay in float32 (slower)")
+      ->group(group);
+  command
+      .add_option(
+          "--threads,-t",
+          options.threads,
+          "Threads of the CPU kernels (default: the physical cores)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024))
+      ->group(group);
 }
 
 LoadOptions load_options(const ModelOptions& options) {
@@ -73,6 +87,8 @@ LoadOptions load_options(const ModelOptions& options) {
     load.dtype = dtype_named(options.dtype);
   }
   load.kernels = options.kernels == "stock" ? Kernels::stock : Kernels::native;
+  load.exact = options.exact;
+  load.threads = options.threads;
   return load;
 }
 

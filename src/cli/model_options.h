@@ -17,10 +17,12 @@ struct ModelOptions {
   std::string device;
   std::string kernels = "native";
   std::string dtype;
+  bool exact = false;
+  int threads = 0;
 };
 
-/// Adds --model, --device, --kernels and --dtype. `options` must live until
-/// the command has run.
+/// Adds --model, --device, --kernels, --dtype, --exact and --threads. `options`
+/// must live until the command has run.
 void add_model_options(CLI::App& command, ModelOptions& options);
 
 /// Adds only --model, which is required.

@@ -10,7 +10,9 @@
 #include <thread>
 #include <variant>
 
+#include "base/thread_pool.h"
 #include "cli/terminal.h"
+#include "kernels/cpu/isa.h"
 
 namespace qwen3_mlx::cli {
 
@@ -23,6 +25,14 @@ nlohmann::ordered_json system_info() {
     info["machine"] = name.machine;
   }
   info["cores"] = std::thread::hardware_concurrency();
+  info["physical_cores"] = physical_core_count();
+  // Best first; QWEN3_MLX_ISA picks another.
+  info["cpu_kernels"] = cpu::select_kernels().name;
+  auto available = nlohmann::ordered_json::array();
+  for (const cpu::KernelTable* table : cpu::available_kernels()) {
+    available.push_back(table->name);
+  }
+  info["cpu_kernels_available"] = std::move(available);
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page_size = sysconf(_SC_PAGESIZE);
   if (pages > 0 && page_size > 0) {
