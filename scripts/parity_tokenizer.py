@@ -24,6 +24,7 @@ from tokenizer_downloads import cache_dir, member
 from tokenizer_pipe import TokenizerPipe
 
 VOCABULARIES = ["qwen3", "smollm2", "qwen2.5", "qwen2"]
+PARTS = ["vectors", "flags", "code-points", "random", "real", "special", "ids"]
 SEED = 20240607
 BATCH_BYTES = 1 << 20
 
@@ -139,35 +140,41 @@ def main() -> None:
     parser.add_argument("--program", type=Path, required=True)
     parser.add_argument("--tokenizers", type=Path, default=cache_dir() / "tokenizers")
     parser.add_argument("--whole", action="store_true")
-    parser.add_argument("--no-vectors", action="store_true",
-                        help="leave out what needs the llama-cpp-python sdist")
+    parser.add_argument("--vocabularies", nargs="+", default=VOCABULARIES)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     args = parser.parse_args()
     print(f"tokenizers {tokenizers.__version__}, seed {SEED}, "
           f"{'whole' if args.whole else 'short'} run", flush=True)
-    if not args.no_vectors:
+    if "vectors" in args.parts:
         print(llama_cpp_vectors(args.program, args.tokenizers), flush=True)
-    print(check_flags(args.program, SEED, 20_000 if args.whole else 2_000), flush=True)
+    if "flags" in args.parts:
+        print(check_flags(args.program, SEED, 20_000 if args.whole else 2_000), flush=True)
     if args.whole:
         code_points, num_random, real_bytes = range(0x110000), 1_000_000, 50_000_000
     else:
         code_points = random.Random(SEED).sample(range(0x30000), 4_000)
         num_random, real_bytes = 8_000, 800_000
     mixed = list(random_texts(SEED, num_random))
-    real = list(real_texts(real_bytes))
-    for name in VOCABULARIES:
+    real = list(real_texts(real_bytes)) if "real" in args.parts else []
+    for name in args.vocabularies:
         folder = args.tokenizers / name
         if not folder.exists():
             sys.exit(f"{folder} is missing: run scripts/make_qwen_tokenizers.py")
         both = Comparison(args.program, folder)
-        contexts = code_point_texts(code_points, "<|im_start|>")
-        # Their decoding is that of ids which every_id() takes one by one.
-        print(both.encode("code points", contexts, decode_too=False), flush=True)
-        print(both.encode("random strings", mixed), flush=True)
-        print(both.encode("real text", real), flush=True)
-        print(both.plain_special(num_random // 10), flush=True)
-        print(both.random_ids(num_random // 10), flush=True)
-        if args.whole:
-            print(both.every_id(), flush=True)
+        checks = {
+            # Their decoding is that of ids which every_id() takes one by one.
+            "code-points": lambda: both.encode(
+                "code points", code_point_texts(code_points, "<|im_start|>"),
+                decode_too=False),
+            "random": lambda: both.encode("random strings", mixed),
+            "real": lambda: both.encode("real text", real),
+            "special": lambda: both.plain_special(num_random // 10),
+            "ids": lambda: both.random_ids(num_random // 10) + (
+                "\n" + both.every_id() if args.whole else ""),
+        }
+        for part, check in checks.items():
+            if part in args.parts:
+                print(check(), flush=True)
         both.ours.close()
     print("all equal")
 

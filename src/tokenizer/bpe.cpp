@@ -132,8 +132,13 @@ void Bpe::merge_long(std::size_t size, BpeScratch& scratch, IdSink& out) const {
       queue.push_back(queue_entry(ranks[pos], pos));
     }
   }
+  // A heap of a million entries misses the cache at every level. So most are
+  // taken from a sorted list; the heap only holds what has come up since, and
+  // becomes the next list.
   const std::greater<> lowest_first;
-  std::make_heap(queue.begin(), queue.end(), lowest_first);
+  auto& sorted = scratch.sorted;
+  sorted.clear();
+  std::size_t cursor = 0;
   const auto look_up = [&](std::uint32_t pos) {
     const std::uint32_t right = next[pos];
     ranks[pos] = right < end ? merges_(ids[pos], ids[right]).rank : no_rank;
@@ -142,10 +147,21 @@ void Bpe::merge_long(std::size_t size, BpeScratch& scratch, IdSink& out) const {
       std::push_heap(queue.begin(), queue.end(), lowest_first);
     }
   };
-  while (!queue.empty()) {
-    std::pop_heap(queue.begin(), queue.end(), lowest_first);
-    const std::uint64_t entry = queue.back();
-    queue.pop_back();
+  while (cursor < sorted.size() || !queue.empty()) {
+    if (cursor == sorted.size()) {
+      sorted.swap(queue);
+      queue.clear();
+      std::sort(sorted.begin(), sorted.end());
+      cursor = 0;
+    }
+    std::uint64_t entry = sorted[cursor];
+    if (!queue.empty() && queue.front() < entry) {
+      std::pop_heap(queue.begin(), queue.end(), lowest_first);
+      entry = queue.back();
+      queue.pop_back();
+    } else {
+      ++cursor;
+    }
     const auto pos = static_cast<std::uint32_t>(entry);
     if (ranks[pos] != entry >> 32) {
       continue;

@@ -32,6 +32,7 @@ struct BpeScratch {
   std::vector<std::uint32_t> previous;
   std::vector<std::uint32_t> next;
   std::vector<std::uint64_t> queue;
+  std::vector<std::uint64_t> sorted;
 };
 
 class Bpe {
