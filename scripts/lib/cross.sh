@@ -113,14 +113,30 @@ make_macos_sysroot() {
     ln -sfn "/usr/include/$tool" "$usr/include/$tool"
   done
   ln -sf "$root"/scripts/cross/macos/stubs/*.tbd "$usr/lib"
-  for tool in cc c++ ar ranlib; do
-    [ -x "$folder/bin/$tool" ] && continue
-    local target=""
-    [[ "$tool" == c* ]] && target=" -target aarch64-macos.14.0"
-    printf '#!/bin/sh\nexec "%s/.venv-zig/bin/python" -m ziglang %s%s "$@"\n' \
-      "$root" "$tool" "$target" >"$folder/bin/$tool"
-    chmod +x "$folder/bin/$tool"
+  for tool in ar ranlib; do
+    write_tool "$folder/bin/$tool" "exec \"$root/.venv-zig/bin/python\" -m ziglang $tool \"\$@\""
   done
+  # zig spells instruction sets its own way, and its macOS is an M1 at least,
+  # which has all that is asked for.
+  for tool in cc c++; do
+    write_tool "$folder/bin/$tool" "for flag; do
+  shift
+  case \"\$flag\" in
+    -march=armv8*) ;;
+    *) set -- \"\$@\" \"\$flag\" ;;
+  esac
+done
+exec \"$root/.venv-zig/bin/python\" -m ziglang $tool -target aarch64-macos.14.0 \"\$@\""
+  done
+}
+
+# Left alone when it is the same: ccache and CMake look at its date.
+write_tool() {
+  local text="#!/bin/sh
+$2"
+  [ "$(cat "$1" 2>/dev/null)" = "$text" ] && return
+  printf '%s\n' "$text" >"$1"
+  chmod +x "$1"
 }
 
 build_macos() {
