@@ -48,8 +48,7 @@ int run(std::span<char*> args) {
     const bool cpu = std::string(args[2]) == "cpu";
     mx::set_default_device(cpu ? mx::Device::cpu : mx::Device::gpu);
   }
-  const auto model =
-      make_random_model(parse_model_args(Config::load(args[1])));
+  const auto model = make_random_model(parse_model_args(Config::load(args[1])));
   auto cache = model.make_cache();
   model(mx::zeros({1, 8}, mx::uint32), cache).eval();
   eval_caches(cache);

@@ -114,6 +114,8 @@ run_fuzzers() {
 parity_scripts=(
   "make_qwen_tokenizers.py"
   "parity_tokenizer.py --program build/release/tests/tokenizer/tokenizer_pipe"
+  "parity_templates.py --program build/release/tests/chat/template_batch"
+  "fuzz_templates.py --program build/release/tests/chat/template_batch --count 3000"
   "parity_mlx_lm.py"
   "parity_gguf.py"
 )

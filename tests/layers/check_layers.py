@@ -77,7 +77,7 @@ MLX_PUBLIC = {
     for name in """allocator array compile compile_impl device distributed/distributed
     distributed/ops dtype dtype_utils einsum event export fast fft io linalg memory
     mlx ops primitives random stream threadpool transforms transforms_impl types/half_types
-    utils version backend/metal/metal""".split()
+    utils version backend/metal/metal backend/cuda/cuda""".split()
 }
 PUBLIC_THIRD_PARTY = ("mlx/",)
 INTERNALS = "kernels/mlx_internals.h"
