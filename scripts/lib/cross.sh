@@ -71,9 +71,7 @@ test_aarch64() {
   make_aarch64_sysroot
   wheel_for manylinux_2_35_aarch64 requirements-mlx-cpu.txt "$cross/aarch64/python"
   ensure_default_model
-  build_preset aarch64-cross
-  # Programs that tests start by themselves would run without qemu.
-  run_ctest aarch64-cross -LE 'long|install|process' --timeout 600
+  test_components aarch64-cross
 }
 
 # macos_source NAME VERSION SHA256: the distribution's unpacked source.
