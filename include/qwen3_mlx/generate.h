@@ -110,7 +110,8 @@ class Generate {
   };
 
   /// Reads the prompt at the first call. Throws Error when the logits are not
-  /// numbers; MLX's errors pass through.
+  /// numbers; MLX's errors and those of callbacks pass through. After an error,
+  /// here or at a ++, the range is at its end, with reason `cancelled`.
   iterator begin();
   std::default_sentinel_t end() const noexcept {
     return {};

@@ -179,6 +179,19 @@ struct Generate::Run {
     return true;
   }
 
+  // Whatever `work` throws passes on and ends the range: what was under way is
+  // in no state to be continued.
+  template <class Work>
+  void end_on_error(Work work) {
+    try {
+      work();
+    } catch (...) {
+      pending.reset();
+      finish(FinishReason::cancelled);
+      throw;
+    }
+  }
+
   void start() {
     const auto begin = Clock::now();
     if (!prefill()) {
@@ -215,7 +228,6 @@ struct Generate::Run {
     is_finite.eval();
     if (!is_finite.data<bool>()[0]) {
       drop_pending();
-      finish(FinishReason::cancelled);
       throw Error(
           "the model's logits are not finite at position " +
           std::to_string(cache->front().offset()) +
@@ -329,7 +341,7 @@ Generate& Generate::operator=(Generate&&) noexcept = default;
 Generate::iterator Generate::begin() {
   if (!run_->has_started) {
     run_->has_started = true;
-    run_->start();
+    run_->end_on_error([this] { run_->start(); });
   }
   return iterator(this);
 }
@@ -339,7 +351,8 @@ std::uint32_t Generate::iterator::operator*() const {
 }
 
 Generate::iterator& Generate::iterator::operator++() {
-  generate_->run_->step();
+  auto& run = *generate_->run_;
+  run.end_on_error([&run] { run.step(); });
   return *this;
 }
 

@@ -218,6 +218,36 @@ TEST_F(GenerateProperty, CancellationEndsTheText) {
   EXPECT_EQ(generate.finish_reason(), FinishReason::cancelled);
 }
 
+TEST_F(GenerateProperty, AnErrorEndsTheRange) {
+  auto options = no_stop(64);
+  options.prefill_step_size = 8;
+  options.prompt_progress = [](int, int) { throw Error("progress"); };
+  auto cache = tiny_.model.make_cache();
+  Generate in_prompt(tiny_.model, cache, prompt(), {}, options);
+  EXPECT_THROW(in_prompt.begin(), Error);
+  EXPECT_TRUE(in_prompt.begin() == in_prompt.end());
+  EXPECT_EQ(in_prompt.finish_reason(), FinishReason::cancelled);
+
+  options.prompt_progress = {};
+  int num_questions = 0;
+  options.cancelled = [&]() -> bool {
+    if (++num_questions == 8) {
+      throw Error("cancelled");
+    }
+    return false;
+  };
+  cache = tiny_.model.make_cache();
+  Generate in_text(tiny_.model, cache, prompt(), {}, options);
+  EXPECT_THROW(
+      {
+        for ([[maybe_unused]] const auto id : in_text) {
+        }
+      },
+      Error);
+  EXPECT_TRUE(in_text.begin() == in_text.end());
+  EXPECT_EQ(in_text.finish_reason(), FinishReason::cancelled);
+}
+
 TEST_F(GenerateProperty, TokensOutsideTheVocabularyAreRefused) {
   auto cache = tiny_.model.make_cache();
   const std::vector<std::uint32_t> bad{1, 96};
