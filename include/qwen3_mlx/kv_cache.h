@@ -99,6 +99,8 @@ class KVStore {
       const std::vector<std::pair<std::string, int>>& counters) = 0;
 
   virtual std::unique_ptr<KVStore> copy() const = 0;
+  /// An empty one of the same kind and settings.
+  virtual std::unique_ptr<KVStore> make_empty() const = 0;
 };
 
 /// The cache of one layer for one sequence, or for B sequences of equal length.
@@ -135,7 +137,7 @@ class KVCache {
   /// Takes the last `n` positions back. Throws InvalidArgument when
   /// can_trim(n) is false.
   void trim(int n);
-  /// Forgets everything.
+  /// Forgets everything but its kind and settings, a loaded cache too.
   void reset();
 
   KVStore& store() {
@@ -146,7 +148,6 @@ class KVCache {
   }
 
  private:
-  CacheOptions options_;
   std::unique_ptr<KVStore> store_;
 };
 

@@ -13,16 +13,8 @@
 
 namespace qwen3_mlx::cli {
 
-HeldCache::HeldCache(Model model, const CacheOptions& options)
-    : model_(std::move(model)), options_(options),
-      cache_(model_.make_cache(options)) {}
-
-HeldCache::HeldCache(
-    Model model,
-    std::vector<KVCache> cache,
-    std::vector<std::uint32_t> ids)
-    : model_(std::move(model)), cache_(std::move(cache)), ids_(std::move(ids)) {
-}
+HeldCache::HeldCache(std::vector<KVCache> cache, std::vector<std::uint32_t> ids)
+    : cache_(std::move(cache)), ids_(std::move(ids)) {}
 
 std::size_t HeldCache::keep_prefix_of(std::span<const std::uint32_t> ids) {
   const auto shared = static_cast<std::size_t>(
@@ -56,7 +48,9 @@ void HeldCache::trim_to(std::size_t n_ids) {
     }
     ids_.resize(n_ids);
   } else {
-    cache_ = model_.make_cache(options_);
+    for (auto& layer : cache_) {
+      layer.reset();
+    }
     ids_.clear();
   }
 }

@@ -18,11 +18,10 @@ namespace qwen3_mlx::cli {
 /// A cache and the ids whose keys and values it holds.
 class HeldCache {
  public:
-  HeldCache(Model model, const CacheOptions& options);
-  HeldCache(
-      Model model,
+  /// `ids` are what `cache` already holds.
+  explicit HeldCache(
       std::vector<KVCache> cache,
-      std::vector<std::uint32_t> ids);
+      std::vector<std::uint32_t> ids = {});
 
   /// Makes the cache hold the longest possible prefix of `ids` that leaves at
   /// least one id to read, and returns its length. A cache that cannot be
@@ -43,8 +42,6 @@ class HeldCache {
  private:
   void trim_to(std::size_t n_ids);
 
-  Model model_;
-  CacheOptions options_;
   std::vector<KVCache> cache_;
   std::vector<std::uint32_t> ids_;
 };

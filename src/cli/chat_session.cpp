@@ -26,7 +26,7 @@ ChatSession::ChatSession(
     PromptRenderer renderer,
     const CacheOptions& cache_options)
     : model_(std::move(model)), tokenizer_(std::move(tokenizer)),
-      renderer_(std::move(renderer)), held_(model_, cache_options) {}
+      renderer_(std::move(renderer)), held_(model_.make_cache(cache_options)) {}
 
 void ChatSession::set_system_prompt(std::string text) {
   system_prompt_ = std::move(text);

@@ -272,10 +272,10 @@ void run(const GenerateCommand& options, Exit& exit) {
 
   std::optional<HeldCache> held;
   if (options.prompt_cache_file.empty()) {
-    held.emplace(model, cache_options(options.kv));
+    held.emplace(model.make_cache(cache_options(options.kv)));
   } else {
     auto saved = load_prompt_cache(options.prompt_cache_file, model);
-    held.emplace(model, std::move(saved.cache), std::move(saved.tokens));
+    held.emplace(std::move(saved.cache), std::move(saved.tokens));
   }
   const auto prompt = prompt_tokens(options, tokens, held->ids());
 

@@ -18,6 +18,8 @@ namespace {
 
 constexpr const char* format_version = "1";
 constexpr std::string_view counter_prefix = "counter.";
+// Far above any context, far below what an int holds.
+constexpr std::int64_t max_positions = 1 << 30;
 
 struct DTypePair {
   DType stored;
@@ -150,15 +152,19 @@ class SavedCache {
     return value;
   }
 
-  // [1, n_kv_heads, positions, anything up to head_dim]
+  // [1, n_kv_heads, positions, head_dim] floats; in packed form uint32, with
+  // float scales and biases, and a last dimension that is shorter.
   void check_shape(const TensorInfo& info) const {
     const auto& args = model_.args();
+    const bool is_packed = info.name.find("packed") != std::string::npos;
+    const bool is_words = info.name.ends_with(".packed_keys") ||
+        info.name.ends_with(".packed_values");
     const bool fits = info.shape.size() == 4 && info.shape[0] == 1 &&
         info.shape[1] == args.num_key_value_heads && info.shape[2] >= 1 &&
-        info.shape[3] >= 1 && info.shape[3] <= args.head_dim &&
-        (info.dtype == DType::u32 ||
-         info.name.find("packed") != std::string::npos ||
-         info.shape[3] == args.head_dim);
+        info.shape[2] <= max_positions && info.shape[3] >= 1 &&
+        (is_packed ? info.shape[3] <= args.head_dim
+                   : info.shape[3] == args.head_dim) &&
+        is_words == (info.dtype == DType::u32);
     if (!fits) {
       throw TensorError(
           file_.path(),

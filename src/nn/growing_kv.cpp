@@ -156,7 +156,7 @@ void GrowingKV::restore(
     const std::vector<std::pair<std::string, int>>& counters) {
   native_.reset();
   const KVState saved(state, counters);
-  offset_ = saved.counter("offset", 0, saved.capacity("keys"));
+  offset_ = saved.counter("offset", 0, saved.capacity({"keys", "values"}));
   keys_ = saved.positions("keys");
   values_ = saved.positions("values");
 }

@@ -42,6 +42,9 @@ class GrowingKV final : public KVStore {
       const std::vector<std::pair<std::string, mx::array>>& state,
       const std::vector<std::pair<std::string, int>>& counters) override;
   std::unique_ptr<KVStore> copy() const override;
+  std::unique_ptr<KVStore> make_empty() const override {
+    return std::make_unique<GrowingKV>();
+  }
 
  private:
   std::optional<mx::array> keys_; // [B, n_kv_heads, capacity, head_dim]

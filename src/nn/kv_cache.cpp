@@ -61,15 +61,12 @@ std::vector<mx::array> KVStore::pending() const {
 
 KVCache::KVCache() : KVCache(CacheOptions{}) {}
 
-KVCache::KVCache(const CacheOptions& options)
-    : options_(options), store_(make_store(options)) {}
+KVCache::KVCache(const CacheOptions& options) : store_(make_store(options)) {}
 
 KVCache::KVCache(std::unique_ptr<KVStore> store) : store_(std::move(store)) {}
 
 KVCache KVCache::copy() const {
-  KVCache other(store_->copy());
-  other.options_ = options_;
-  return other;
+  return KVCache(store_->copy());
 }
 
 std::optional<mx::array> KVCache::keys() const {
@@ -92,7 +89,7 @@ void KVCache::trim(int n) {
 }
 
 void KVCache::reset() {
-  store_ = make_store(options_);
+  store_ = store_->make_empty();
 }
 
 void eval_caches(const std::vector<KVCache>& caches) {

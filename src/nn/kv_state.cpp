@@ -35,9 +35,20 @@ std::optional<mx::array> KVState::positions(std::string_view name) const {
   return std::nullopt;
 }
 
-int KVState::capacity(std::string_view name) const {
-  const auto array = positions(name);
-  return array ? array->shape(2) : 0;
+int KVState::capacity(std::initializer_list<std::string_view> names) const {
+  std::optional<int> common;
+  for (const auto name : names) {
+    const auto array = positions(name);
+    const int length = array ? array->shape(2) : 0;
+    if (length != common.value_or(length)) {
+      throw InvalidArgument(
+          "saved cache: " + std::string(name) + " holds " +
+          std::to_string(length) + " positions, expected the " +
+          std::to_string(*common) + " of " + std::string(*names.begin()));
+    }
+    common = length;
+  }
+  return common.value_or(0);
 }
 
 } // namespace qwen3_mlx

@@ -2,6 +2,7 @@
 // Checked access to what a cache saved: arrays and counters by name.
 #pragma once
 
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,8 +26,9 @@ class KVState {
   /// The array of that name, which must have 4 dimensions; absent for a cache
   /// that was saved empty.
   std::optional<mx::array> positions(std::string_view name) const;
-  /// Positions that array holds, 0 when it is absent.
-  int capacity(std::string_view name) const;
+  /// Positions that the arrays of those names hold, 0 when they are absent;
+  /// InvalidArgument when they differ in it.
+  int capacity(std::initializer_list<std::string_view> names) const;
 
  private:
   const std::vector<std::pair<std::string, mx::array>>& arrays_;

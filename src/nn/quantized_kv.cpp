@@ -196,14 +196,18 @@ void QuantizedKV::restore(
   bits_ = saved.counter("bits", 2, 8);
   group_size_ = saved.counter("group_size", 32, 128);
   start_ = saved.counter("start", 0, 1 << 30);
-  int capacity = saved.capacity("packed_keys");
   for (std::size_t i = 0; i < part_names.size(); ++i) {
     const std::string suffix = part_names[i];
     keys_.parts[i] = saved.positions("packed_keys" + suffix);
     values_.parts[i] = saved.positions("packed_values" + suffix);
-    capacity = std::min(capacity, saved.capacity("packed_keys" + suffix));
-    capacity = std::min(capacity, saved.capacity("packed_values" + suffix));
   }
+  const int capacity = saved.capacity(
+      {"packed_keys",
+       "packed_keys.scales",
+       "packed_keys.biases",
+       "packed_values",
+       "packed_values.scales",
+       "packed_values.biases"});
   tail_length_ = saved.counter("tail_length", 0, capacity);
 }
 

@@ -44,6 +44,9 @@ class QuantizedKV final : public KVStore {
   std::unique_ptr<KVStore> copy() const override {
     return std::make_unique<QuantizedKV>(*this);
   }
+  std::unique_ptr<KVStore> make_empty() const override {
+    return std::make_unique<QuantizedKV>(bits_, group_size_, start_);
+  }
 
  private:
   // A packed tensor of positions: weights uint32, scales and biases.

@@ -159,7 +159,7 @@ void RotatingKV::restore(
   offset_ = saved.counter("offset", 0, 1 << 30);
   keys_ = saved.positions("keys");
   values_ = saved.positions("values");
-  const int capacity = saved.capacity("keys");
+  const int capacity = saved.capacity({"keys", "values"});
   if (capacity < std::min(offset_, max_size_) || capacity > max_size_) {
     throw InvalidArgument(
         "saved cache: keys hold " + std::to_string(capacity) +

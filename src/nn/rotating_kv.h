@@ -50,6 +50,9 @@ class RotatingKV final : public KVStore {
   std::unique_ptr<KVStore> copy() const override {
     return std::make_unique<RotatingKV>(*this);
   }
+  std::unique_ptr<KVStore> make_empty() const override {
+    return std::make_unique<RotatingKV>(max_size_, keep_);
+  }
 
  private:
   int slot(int position) const;

@@ -227,6 +227,44 @@ TEST(KVCache, StateRestores) {
   }
 }
 
+TEST(KVCache, ResetKeepsTheSettingsOfARestoredCache) {
+  const Text text(40);
+  KVCache cache({.max_kv_size = 16, .keep = 2});
+  attend(cache, text, {40});
+  // As a cache comes from a file: its settings are those of the counters.
+  KVCache loaded(KVCache({.max_kv_size = 8}).store().make_empty());
+  loaded.store().restore(cache.store().state(), cache.store().counters());
+  loaded.reset();
+  EXPECT_EQ(loaded.offset(), 0);
+  EXPECT_FALSE(loaded.keys().has_value());
+  EXPECT_EQ(loaded.max_size(), 16);
+  cache.reset();
+  EXPECT_EQ(loaded.store().counters(), cache.store().counters());
+}
+
+TEST(KVCache, RestoreRefusesArraysThatDoNotBelongTogether) {
+  const Text text(40);
+  for (const CacheOptions& options :
+       {CacheOptions{},
+        CacheOptions{.max_kv_size = 16},
+        CacheOptions{.kv_bits = 4, .kv_group_size = 32}}) {
+    KVCache cache(options);
+    attend(cache, text, {40});
+    const auto state = cache.store().state();
+    const auto counters = cache.store().counters();
+    for (std::size_t idx = 0; idx < state.size(); ++idx) {
+      auto shorter = state;
+      auto& array = shorter[idx].second;
+      array = positions(array, 0, array.shape(2) - 1);
+      auto fewer = state;
+      fewer.erase(fewer.begin() + static_cast<std::ptrdiff_t>(idx));
+      KVCache other(options);
+      EXPECT_THROW(other.store().restore(shorter, counters), InvalidArgument);
+      EXPECT_THROW(other.store().restore(fewer, counters), InvalidArgument);
+    }
+  }
+}
+
 TEST(KVCache, DecodeWritesInPlace) {
   const Text text(300);
   KVCache cache;
