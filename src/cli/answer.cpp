@@ -124,6 +124,9 @@ std::vector<std::uint32_t> stop_ids(
           "--extra-eos-token", "'" + text + "' is no token of the vocabulary");
     }
   }
+  // A token that the model cannot make ends nothing.
+  const auto vocab_size = static_cast<std::uint32_t>(model.args().vocab_size);
+  std::erase_if(ids, [&](std::uint32_t each) { return each >= vocab_size; });
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
