@@ -63,7 +63,8 @@ class Model {
   mx::Device device() const;
   const std::filesystem::path& path() const;
   const std::vector<TensorSummary>& tensors() const;
-  /// Stands for config and tensor table; binds saved caches to the model.
+  /// Stands for the config, the tensor table and a sample of each tensor; binds
+  /// saved caches to the model.
   const std::string& fingerprint() const;
 
   /// An empty cache for each layer.

@@ -98,15 +98,29 @@ summarize(const Checkpoint& checkpoint, const ModelArgs& args) {
   return table;
 }
 
-std::string fingerprint_of(
-    const ModelArgs& args,
-    const std::vector<TensorSummary>& tensors) {
+// Some bytes from the middle of a tensor: models trained further from one base
+// differ in nothing else.
+std::string sample_of(const StoredTensor& tensor) {
+  constexpr std::uint64_t max_bytes = 64;
+  const auto& piece = tensor.pieces.front();
+  std::string sample(
+      static_cast<std::size_t>(std::min(max_bytes, piece.n_bytes)), '\0');
+  piece.file->read(
+      piece.offset + (piece.n_bytes - sample.size()) / 2,
+      sample.size(),
+      sample.data());
+  return sample;
+}
+
+std::string
+fingerprint_of(const ModelArgs& args, const Checkpoint& checkpoint) {
   Fingerprint fingerprint;
   fingerprint.add(args.config.dump());
-  for (const auto& tensor : tensors) {
-    fingerprint.add(tensor.name);
-    fingerprint.add(tensor.dtype);
-    fingerprint.add(std::to_string(tensor.n_bytes));
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    fingerprint.add(name);
+    fingerprint.add(tensor.type_name);
+    fingerprint.add(std::to_string(tensor.n_bytes()));
+    fingerprint.add(sample_of(tensor));
   }
   return fingerprint.str();
 }
@@ -264,7 +278,7 @@ Model load_model(
   architecture_of(args, args.config.path()); // before any tensor is looked at
   auto checkpoint = Checkpoint::open(path);
   auto tensors = summarize(checkpoint, args);
-  auto fingerprint = fingerprint_of(args, tensors);
+  auto fingerprint = fingerprint_of(args, checkpoint);
 
   const DeviceScope scope(device_of(options));
   LoadPlan plan(std::move(checkpoint), args, plan_options(options));

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "models/property_cases.h"
+#include "qwen3_mlx/error.h"
 #include "qwen3_mlx/generate.h"
 #include "qwen3_mlx/model.h"
 #include "qwen3_mlx/prompt_cache.h"
@@ -117,6 +118,23 @@ TEST_P(CacheProperty, SavedCacheEqualsFresh) {
         values_of(model()(next, loaded.cache)),
         values_of(model()(next, cache)));
   }
+}
+
+TEST(PromptCache, IsBoundToTheWeights) {
+  const auto [golden, model] = load_tiny_model("qwen3-default");
+  const TempDir folder;
+  const auto path = folder.path() / "cache.safetensors";
+  auto cache = model.make_cache();
+  mx::eval(model(as_batch(golden.prompt_ids), cache));
+  save_prompt_cache(path, cache, golden.prompt_ids, model);
+  const auto again = load_tiny_model("qwen3-default").model;
+  EXPECT_EQ(load_prompt_cache(path, again).tokens, golden.prompt_ids);
+  // The same shapes, trained further.
+  auto other = golden;
+  ++other.seed;
+  write_tiny_checkpoint(other, folder.path());
+  const auto tuned = load_model(folder.path(), stock_float32());
+  EXPECT_THROW(load_prompt_cache(path, tuned), FileError);
 }
 
 TEST_P(CacheProperty, LoadedOnOneThreadGeneratesOnAnother) {
