@@ -34,8 +34,9 @@ struct LoadOptions {
   std::optional<mx::Dtype> dtype;
   Kernels kernels = Kernels::native;
   /// Native kernels on the CPU: activations stay in float32 where they meet
-  /// quantized weights, else they are rounded to int8 for each group.
-  bool exact = false;
+  /// quantized weights; else they are rounded to int8 for each group, which is
+  /// faster and may turn a token that wins narrowly.
+  bool exact = true;
   /// Native kernels on the CPU: threads; 0 is one a physical core.
   int threads = 0;
   /// Called from the loading thread with the bytes read so far and in all.

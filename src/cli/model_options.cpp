@@ -63,9 +63,10 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->group(group);
   command
       .add_flag(
-          "--exact",
+          "--exact,!--no-exact",
           options.exact,
-          "Native kernels on the CPU: activations stay in float32 (slower)")
+          "Kernels on the CPU keep activations in float32 (default); "
+          "--no-exact rounds them to int8, which is faster")
       ->group(group);
   command
       .add_option(

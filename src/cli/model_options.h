@@ -17,7 +17,7 @@ struct ModelOptions {
   std::string device;
   std::string kernels = "native";
   std::string dtype;
-  bool exact = false;
+  bool exact = true;
   int threads = 0;
 };
 

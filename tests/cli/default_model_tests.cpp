@@ -30,7 +30,7 @@ class DefaultModelProgram : public ::testing::Test {
 
 TEST_F(DefaultModelProgram, KnowsTheCapitalOfFrance) {
   const auto result = run_cli(
-      {"generate", "--model", model_, "--temp", "0", "--exact", "-"},
+      {"generate", "--model", model_, "--temp", "0", "-"},
       "What is the capital of France?\n");
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(result.out, "The capital of France is Paris.\n");
@@ -38,15 +38,7 @@ TEST_F(DefaultModelProgram, KnowsTheCapitalOfFrance) {
 
 TEST_F(DefaultModelProgram, ChatsOverTwoTurnsOnOneCache) {
   const auto result = run_cli(
-      {"chat",
-       "--model",
-       model_,
-       "--temp",
-       "0",
-       "--exact",
-       "-m",
-       "16",
-       "--verbose"},
+      {"chat", "--model", model_, "--temp", "0", "-m", "16", "--verbose"},
       "What is the capital of France?\nAnd of Italy?\n");
   ASSERT_EQ(result.code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("The capital of France is Paris.\n"));
