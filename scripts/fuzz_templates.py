@@ -162,7 +162,14 @@ class Grammar:
             return f"raise_exception({e()})" if self.chance(0.15) else f"dict({e()})"
         return f"{self.pick(['undef', 's', 'd', 'a'])}({e()})" if self.chance(0.1) else f"dict(p)"
 
+    def number(self):
+        return self.pick(["a", "b", "f", "g", "t", "2", "3", "10", "1.5", "(a + 1)", "l[0]", "l|length"])
+
     def postfix(self, depth):
+        if self.chance(0.25):
+            # A str method where it belongs, and an attribute that exists.
+            method = self.pick([m for m in METHODS if m.endswith(")")][:46])
+            return self.pick(["s", "e", "u", "w", "h", self.string()]) + "." + method
         out = self.atom(depth)
         while self.chance(0.3):
             kind = self.rng.randrange(6)
@@ -231,10 +238,19 @@ class Grammar:
         if kind < 8:
             return self.filtered(depth)
         if kind < 11:
-            return f"{e()} {self.pick(['+', '-', '*', '/', '//', '%', '~', '~', '+'])} {e()}"
+            if self.chance(0.5):
+                return f"{e()} ~ {e()}"
+            op = self.pick(["+", "-", "*", "/", "//", "%"])
+            if self.chance(0.85):
+                return f"{self.number()} {op} {self.number()}"
+            return f"{e()} {op} {e()}"
         if kind == 11:
+            if self.chance(0.6):
+                return f"{self.number()} {self.pick(['<', '<=', '>', '>='])} {self.number()}"
             return f"{e()} {self.pick(['==', '!=', '<', '<=', '>', '>='])} {e()}"
         if kind == 12:
+            if self.chance(0.7):
+                return f"{self.atom(0)} in {self.pick(['l', 'm', 'x', 'range(4)', '(1, s)', 'r'])}"
             return f"{e()} {self.pick(['in', 'not in'])} {e()}"
         if kind == 13:
             return f"{e()} {self.pick(['and', 'or'])} {e()}"
@@ -243,7 +259,8 @@ class Grammar:
         if kind == 15:
             return f"{e()} if {e()}" + (f" else {e()}" if self.chance(0.8) else "")
         if kind == 16:
-            return f"{self.pick(['-', '+'])}{self.postfix(depth - 1)}"
+            operand = self.number() if self.chance(0.8) else self.postfix(depth - 1)
+            return f"{self.pick(['-', '+'])}{operand}"
         if kind == 17:
             return f"{self.rng.randrange(-3, 4)} ** {self.rng.randrange(0, 5)}"
         if kind == 18:
@@ -366,7 +383,8 @@ def reference(environment, source):
 # What has no meaning to compare: addresses, and integers beyond 64 bits.
 ADDRESS = re.compile(
     r"0x[0-9a-f]{6,}|<generator|<function|<built-in|<bound method|iterator object|<class|"
-    r"<TemplateReference|TemplateDict|<jinja2|reversed object"
+    r"<TemplateReference|TemplateDict|<jinja2|reversed object",
+    re.IGNORECASE,
 )
 
 

@@ -229,7 +229,7 @@ std::vector<std::string> hostile_templates() {
       "(ns.l, ns.l) %}{% endfor %}",
       "{% set ns = namespace(g=[1]) %}{% for i in range(9999) %}{% set ns.g = "
       "ns.g | map('string') %}{% endfor %}",
-      "{% set ns = namespace() %}{% set ns.me = ns %}{{ ns }}",
+      "{% set ns = namespace() %}{% set ns.me = ns %}{{ ns | tojson }}",
       "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = "
       "[ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
       "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = "

@@ -53,6 +53,16 @@ std::string Function::repr(Runtime&) const {
 }
 
 std::string Namespace::repr(Runtime& rt) const {
+  if (printing_) {
+    return "<Namespace {...}>"; // It holds itself.
+  }
+  struct Printing {
+    bool& flag;
+    ~Printing() {
+      flag = false;
+    }
+  } guard{printing_};
+  printing_ = true;
   return "<Namespace " + rt.repr(Value::dict(attributes_)) + ">";
 }
 

@@ -112,6 +112,7 @@ class Namespace : public Object {
 
  private:
   Dict attributes_;
+  mutable bool printing_ = false;
 };
 
 /// range(...).

@@ -2,6 +2,7 @@
 #include "chat/jinja/runtime.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/utf8.h"
 #include "chat/jinja/builtins.h"
@@ -21,7 +22,8 @@ class CharIterator : public Iterator {
     }
     std::size_t n = decode_utf8(rest).n_bytes;
     at_ += n;
-    return Value(std::string(rest.substr(0, n)), text_.is_markup());
+    // Plain also for Markup, as iter() of Python has it.
+    return Value(std::string(rest.substr(0, n)));
   }
 
  private:
@@ -226,6 +228,20 @@ std::optional<Value>
 Runtime::attribute(const Value& object, std::string_view name) {
   if (object.is_undefined()) {
     // Also for names the sandbox would hide: the object comes first.
+    static constexpr std::array<std::string_view, 8> own = {
+        "__class__",
+        "__doc__",
+        "__init__",
+        "__module__",
+        "__slots__",
+        "__str__",
+        "__eq__",
+        "__hash__"};
+    if (std::find(own.begin(), own.end(), name) != own.end()) {
+      return Value::undefined(
+          "access to attribute '" + std::string(name) +
+          "' of 'Undefined' object is unsafe.");
+    }
     if (is_dunder(name)) {
       return std::nullopt;
     }
