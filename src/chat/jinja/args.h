@@ -31,7 +31,10 @@ class Bound {
     return *values_[n];
   }
   Value get(std::size_t n, Value otherwise) const {
-    return values_[n] ? *values_[n] : std::move(otherwise);
+    if (values_[n]) {
+      return *values_[n];
+    }
+    return otherwise;
   }
   /// nullopt for an argument that is absent or None.
   std::optional<Value> not_none(std::size_t n) const {
