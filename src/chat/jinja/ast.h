@@ -85,8 +85,6 @@ struct GetAttr {
 };
 struct GetItem {
   ExprPtr object, key;
-  /// Part of a print of constants only (scope.cpp).
-  bool folded = false;
 };
 /// Only as the key of a GetItem. Each part may be null.
 struct SliceExpr {

@@ -148,12 +148,6 @@ struct ExprEvaluator {
       auto part = [&](const ExprPtr& p) { return p ? eval(p) : Value(); };
       Value start = part(slice->start);
       Value stop = part(slice->stop);
-      if (e.folded && !object.is_string() && !object.is_list() &&
-          !object.is_tuple()) {
-        // Jinja computes constants before it runs the template, and is more
-        // lenient there.
-        return Value::undefined("a constant has no such element");
-      }
       return in.get_slice(object, start, stop, part(slice->step));
     }
     return in.get_item(object, eval(e.key));

@@ -496,7 +496,7 @@ Expr ExpressionParser::subscript(Expr object) {
         make(attribute.pos, Literal{integer_value(attribute, stream_)}, 0);
     return make(
         token.pos,
-        GetItem{box(std::move(object)), box(std::move(key)), false},
+        GetItem{box(std::move(object)), box(std::move(key))},
         height);
   }
   Recursion guard(depth_, stream_);
@@ -517,7 +517,7 @@ Expr ExpressionParser::subscript(Expr object) {
     key = make(token.pos, TupleExpr{std::move(keys)}, inner);
   }
   return make(
-      token.pos, GetItem{box(std::move(object)), box(std::move(key)), false}, height);
+      token.pos, GetItem{box(std::move(object)), box(std::move(key))}, height);
 }
 
 Expr ExpressionParser::subscript_key() {

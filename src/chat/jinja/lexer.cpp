@@ -181,7 +181,10 @@ class Lexer {
         return;
       }
     }
-    fail(start, "Missing end of comment tag");
+    // Jinja lets nothing at all stand for the rest.
+    if (at_ < source_.size()) {
+      fail(start, "Missing end of comment tag");
+    }
   }
 
   void raw() {
@@ -202,7 +205,9 @@ class Lexer {
         return;
       }
     }
-    fail(at_, "Missing end of raw directive");
+    if (at_ < source_.size()) {
+      fail(at_, "Missing end of raw directive");
+    }
   }
 
   // The tokens of an expression or statement up to `close`.

@@ -124,37 +124,9 @@ class Resolver {
     return out;
   }
 
-  // What Jinja can compute without the template's variables.
-  static bool is_constant(Expr& expr) {
-    bool constant = true;
-    walk(expr, [&](Expr& e) {
-      const FilterExpr* filter = e.as<FilterExpr>();
-      static const std::set<std::string> need_context = {
-          "map", "random", "reject", "rejectattr", "select", "selectattr"};
-      constant = constant && !e.as<Name>() && !e.as<CallExpr>() &&
-          !(filter && need_context.count(filter->name) != 0);
-    });
-    return constant;
-  }
-
-  // Inside a constant expression Jinja computes before it runs the template,
-  // by rules of its own for slices.
-  static void mark_folded(Expr& expr) {
-    if (expr.as<Literal>() || expr.as<Name>() || !is_constant(expr)) {
-      return;
-    }
-    walk(expr, [&](Expr& e) {
-      GetItem* item = e.as<GetItem>();
-      if (item != nullptr && &e != &expr) {
-        item->folded = true;
-      }
-    });
-  }
-
   // -- Expressions
 
   void visit(Expr& expr, const Frame& frame) {
-    mark_folded(expr);
     if (Conditional* node = expr.as<Conditional>()) {
       Frame soft = frame.as_soft();
       visit(*node->then, soft);
@@ -277,9 +249,6 @@ class Resolver {
 
   void visit_stmt(Output& s, const Frame& frame) {
     for (Expr& part : s.parts) {
-      if (GetItem* item = part.as<GetItem>()) {
-        item->folded = is_constant(part);
-      }
       visit(part, frame);
     }
   }
