@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tokenizers
 import unicodedata2 as ucd
-from tokenizers import AddedToken, Tokenizer, models, normalizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 OUT = Path(__file__).resolve().parent.parent / "src/tokenizer/unicode_tables.cpp"
 NUM_CODE_POINTS = 0x110000
@@ -26,6 +26,7 @@ OTHER, LETTER, MARK, NUMBER, SPACE, NEWLINE = range(6)
 CLASS_MASK = 7
 NFC_ACTIVE = 8  # may change under NFC, or change its neighbours
 WORD = 16
+NUMERIC = 32  # to the Digits step, which knows a newer Unicode than the regexes
 
 WHITE_SPACE = {*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B),
                0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
@@ -49,6 +50,12 @@ def word_characters() -> set[int]:
     oracle = Tokenizer(models.BPE(vocab={}, merges=[]))
     oracle.add_tokens([AddedToken("<X>", single_word=True, normalized=False)])
     return {cp for cp in scalars() if not oracle.encode(chr(cp) + "<X>").ids}
+
+
+def numeric_characters() -> set[int]:
+    """Code points that the Digits step separates from a letter."""
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return {cp for cp in scalars() if len(digits.pre_tokenize_str("a" + chr(cp))) == 2}
 
 
 def nfc_tables():
@@ -102,6 +109,7 @@ def main() -> None:
         if found != expected:
             sys.exit(f"class {kind}: {found} code points, expected {expected}")
     words = word_characters()
+    numeric = numeric_characters()
     combining, decompositions, compositions = nfc_tables()
     nfc = normalizers.NFC().normalize_str
     seconds = {second for _, second in compositions}
@@ -109,6 +117,8 @@ def main() -> None:
     for cp in range(NUM_CODE_POINTS):
         if cp in words:
             classes[cp] |= WORD
+        if cp in numeric:
+            classes[cp] |= NUMERIC
         if cp in SURROGATES:
             continue
         if cp in combining or cp in seconds or cp in jamo or nfc(chr(cp)) != chr(cp):
@@ -165,7 +175,7 @@ const Composition compositions[{len(compositions)}] = {{
     OUT.write_text(text)
     print(f"{OUT.name}: {len(blocks)} blocks, {len(combining)} combining classes, "
           f"{len(decomposed)} decompositions, {len(compositions)} compositions, "
-          f"{len(words)} word characters")
+          f"{len(words)} word characters, {len(numeric)} numeric")
 
 
 if __name__ == "__main__":

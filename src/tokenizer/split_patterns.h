@@ -252,14 +252,20 @@ template <bool individual>
 struct Digits {
   static std::size_t
   piece_end(const char* text, std::size_t pos, std::size_t end) {
-    const Classified head = classify(text, pos);
-    const bool is_number = head.kind == CharClass::Number;
-    if (is_number && individual) {
-      return pos + head.n_bytes;
+    const auto is_number = [&](const Char& next) {
+      return (unicode::properties(next.code_point) & unicode::numeric_bit) != 0;
+    };
+    const Char head = char_at(text, pos);
+    const bool wanted = is_number(head);
+    pos += head.n_bytes;
+    while (pos < end && !(wanted && individual)) {
+      const Char next = char_at(text, pos);
+      if (is_number(next) != wanted) {
+        break;
+      }
+      pos += next.n_bytes;
     }
-    return run_end(text, pos + head.n_bytes, end, [&](CharClass next) {
-      return (next == CharClass::Number) == is_number;
-    });
+    return pos;
   }
 };
 

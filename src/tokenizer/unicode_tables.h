@@ -23,6 +23,9 @@ inline constexpr std::uint8_t class_mask = 7;
 inline constexpr std::uint8_t nfc_active_bit = 8;
 /// \w of the single_word flag.
 inline constexpr std::uint8_t word_bit = 16;
+/// What the Digits step separates: numbers of Unicode 17, where the classes
+/// are Unicode 16's.
+inline constexpr std::uint8_t numeric_bit = 32;
 
 struct CombiningClass {
   char32_t code_point;

@@ -88,6 +88,11 @@ TEST(DigitsSplit, SeparatesNumbersFromTheRest) {
   EXPECT_THAT(pieces<Digits<false>>("ab12 c"), ElementsAre("ab", "12", " c"));
 }
 
+TEST(DigitsSplit, KnowsTheNumbersOfUnicode17) {
+  EXPECT_THAT(
+      pieces<Digits<true>>("\n \U00011DE1"), ElementsAre("\n ", "\U00011DE1"));
+}
+
 TEST(SkipAsciiLetters, StopsRightAtEverySizeAndOffset) {
   for (std::size_t letters = 0; letters < 50; ++letters) {
     for (const char stop : {' ', '@', '[', '`', '{', '\xC3', '\0'}) {
