@@ -355,7 +355,7 @@ Value file_size(Runtime& rt, const Value& in, Args args) {
     if (!std::isfinite(n_bytes)) {
       throw Fault("cannot convert float to integer");
     }
-    return rt.str(format_double(std::trunc(n_bytes), 'f', 0) + " Bytes");
+    return rt.str(format_double(std::trunc(n_bytes) + 0.0, 'f', 0) + " Bytes");
   }
   std::string_view letters = "kMGTPEZY";
   double unit = base * base;
