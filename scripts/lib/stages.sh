@@ -39,6 +39,7 @@ cuda           the build for NVIDIA GPUs
 TEXT
 }
 
+is_rotating() { [[ " ${rotating_stages[*]} " == *" $1 "* ]]; }
 is_stage() { declare -F "stage_${1//-/_}" >/dev/null; }
 
 # What does not run on every push takes its turn.
@@ -107,7 +108,14 @@ run_stage() {
       ;;
     *) result=FAILED ;;
   esac
-  if [ "$counted" -gt 0 ]; then
+  if [ "$result" = FAILED ] && [ "${CI:-}" = true ] && is_rotating "$name"; then
+    # What takes its turn may meet what an earlier push did: it is reported, and
+    # does not stop this one.
+    note "FAILED; reported, and does not stop the push"
+    result="FAILED, reported"
+    passed=$((passed + counted - failures))
+    skipped=$((skipped + 1))
+  elif [ "$counted" -gt 0 ]; then
     passed=$((passed + counted - failures))
     failed=$((failed + failures))
     [ "$result" = FAILED ] && [ "$failures" = 0 ] && failed=$((failed + 1))
