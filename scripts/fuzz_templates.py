@@ -15,6 +15,8 @@ Needs transformers and jinja2 (scripts/requirements-oracle.txt).
 
 import argparse
 import datetime
+import functools
+import inspect
 import json
 import pathlib
 import random
@@ -359,6 +361,33 @@ class Grammar:
         return out + self.text()
 
 
+class Generator:
+    """A generator that shows no address, as text or through another filter."""
+
+    def __init__(self, generator):
+        self.generator = generator
+
+    def __iter__(self):
+        return self.generator
+
+    def __next__(self):
+        return next(self.generator)
+
+    def __repr__(self):
+        return "<generator object>"
+
+
+def without_address(function):
+    """The filter, with a generator that it returns as a Generator."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        result = function(*args, **kwargs)
+        return Generator(result) if inspect.isgenerator(result) else result
+
+    return wrapped
+
+
 def make_environment():
     import transformers.utils.chat_template_utils as utils
 
@@ -368,7 +397,10 @@ def make_environment():
             return datetime.datetime(2026, 11, 23, 4, 5, 6)
 
     utils.datetime = FixedTime
-    return utils._cached_compile_jinja_template("").environment
+    environment = utils._cached_compile_jinja_template("").environment
+    for name, function in list(environment.filters.items()):
+        environment.filters[name] = without_address(function)
+    return environment
 
 
 def reference(environment, source):

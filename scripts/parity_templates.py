@@ -41,7 +41,7 @@ def fetch_templates():
         cache.mkdir(parents=True, exist_ok=True)
         subprocess.run(
             [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary",
-             ":all:", "--no-build-isolation", "-d", str(cache), PACKAGE],
+             PACKAGE.split("==")[0], "-d", str(cache), PACKAGE],
             check=True,
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

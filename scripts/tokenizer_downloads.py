@@ -57,7 +57,7 @@ def package(name: str) -> Path:
         kind = (
             ["--only-binary", ":all:"]
             if file_name.endswith(".whl")
-            else ["--no-binary", ":all:", "--no-build-isolation"]
+            else ["--no-binary", requirement.split("==")[0]]
         )
         subprocess.run(
             [
