@@ -73,6 +73,8 @@ class Model {
 
   /// tokens [B, L] uint32 or int32, B sequences in step, at the position that
   /// `cache` (one per layer) has reached. Returns logits [B, L, vocab_size].
+  /// Ids must be below vocab_size: they are not read back to be checked here,
+  /// as Generate does before it starts.
   mx::array
   operator()(const mx::array& tokens, std::vector<KVCache>& cache) const;
   /// Ragged input; returns logits [R, vocab_size]. Throws InvalidArgument when

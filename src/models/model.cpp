@@ -145,7 +145,7 @@ void check(const StepInput& step, const ModelArgs& args) {
       step.tokens.ndim() == 1,
       "tokens: expected an array [T], found " +
           std::to_string(step.tokens.ndim()) + " dimensions");
-  int n_tokens = 0;
+  std::int64_t n_tokens = 0;
   for (const auto& segment : step.segments) {
     require(
         segment.cache.size() ==
@@ -158,7 +158,7 @@ void check(const StepInput& step, const ModelArgs& args) {
         "segment: expected a length and a batch of at least 1, found " +
             std::to_string(segment.length) + " and " +
             std::to_string(segment.batch));
-    n_tokens += segment.num_tokens();
+    n_tokens += std::int64_t{segment.length} * segment.batch;
   }
   require(
       n_tokens == step.tokens.shape(0) && n_tokens > 0,
