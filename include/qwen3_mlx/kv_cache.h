@@ -44,8 +44,9 @@ struct AttentionMask {
 };
 
 namespace cpu {
-struct AttentionCall;
-}
+struct KvAppend;
+struct KvShape;
+} // namespace cpu
 
 /// What one layer keeps; see kv_cache.h's makers. The border behind which the
 /// kinds of cache differ.
@@ -61,12 +62,18 @@ class KVStore {
       const mx::array& keys,
       const mx::array& values,
       const AttentionMask& mask) = 0;
-  /// The same by this project's CPU kernel, from projections that are neither
-  /// normed nor rotated: [B * L, n_heads * head_dim]. Nothing where the kind of
-  /// cache has no such kernel; then nothing was appended.
-  virtual std::optional<mx::array> attend(const cpu::AttentionCall&) {
-    return std::nullopt;
+  /// Whether append() may be called: for this project's CPU kernels, the cache
+  /// consists of blocks (kernels/cpu/kv_blocks.h).
+  virtual bool has_blocks() const {
+    return false;
   }
+  /// Makes room for `length` more positions of each of `batch` sequences and
+  /// counts them as held; `shape` is what a new cache is to be made of. The
+  /// operation that writes them is told by written_by(), before anything else
+  /// is asked.
+  virtual cpu::KvAppend
+  append(const cpu::KvShape& shape, int batch, int length);
+  virtual void written_by(const mx::array& attention);
   /// Appends, and returns all that is held, dense and in temporal order.
   virtual KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) = 0;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "qwen3_mlx/nn/attention.h"
 
+#include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu/ops.h"
+#include "kernels/cpu/attention_op.h"
+#include "kernels/cpu/views.h"
 #include "mlx/fast.h"
 #include "mlx/ops.h"
 #include "weights/weights.h"
@@ -83,6 +85,9 @@ mx::array Attention::operator()(
 }
 
 mx::array Attention::attend(const mx::array& qkv, const LayerStep& step) const {
+  if (auto out = attend_natively(qkv, step)) {
+    return *out;
+  }
   if (step.segments.size() == 1) {
     return attend_segment(qkv, step.segments[0], step.layer_idx);
   }
@@ -98,39 +103,57 @@ mx::array Attention::attend(const mx::array& qkv, const LayerStep& step) const {
   return mx::concatenate(std::move(outputs), 0);
 }
 
-std::optional<mx::array> Attention::attend_natively(
-    const mx::array& qkv,
-    const Segment& segment,
-    int layer_idx) const {
+std::optional<mx::array>
+Attention::attend_natively(const mx::array& qkv, const LayerStep& step) const {
   const auto& tiles = o_proj.tiles();
-  if (!tiles || !cpu::supports_head_dim(head_dim)) {
+  if (!tiles || !cpu::supports_head_dim(head_dim) || step.segments.empty()) {
     return std::nullopt;
   }
-  auto& store = segment.cache[static_cast<std::size_t>(layer_idx)].store();
-  const int total_length =
-      segment.prompt_length.value_or(store.offset() + segment.length);
-  const auto periods = rope.periods_array(total_length);
-  const cpu::AttentionForm form{
-      .n_heads = n_heads,
-      .n_kv_heads = n_kv_heads,
-      .head_dim = head_dim,
-      .scale = scale,
-      .window = sliding_window,
-      .q_norm = q_norm ? &q_norm->weight : nullptr,
-      .k_norm = k_norm ? &k_norm->weight : nullptr,
-      .norm_eps = q_norm ? q_norm->eps : 0.0f,
-      .periods = periods};
-  return store.attend(
-      {qkv, form, segment.batch, segment.length, tiles->runtime});
+  const auto store_of = [&](const Segment& segment) -> KVStore& {
+    return segment.cache[static_cast<std::size_t>(step.layer_idx)].store();
+  };
+  if (!std::ranges::all_of(step.segments, [&](const Segment& segment) {
+        return store_of(segment).has_blocks();
+      })) {
+    return std::nullopt;
+  }
+  const cpu::KvShape shape{
+      n_kv_heads,
+      head_dim,
+      cpu::float_type(qkv.dtype()).value_or(cpu::Float::f32)};
+  std::vector<cpu::AttentionSegment> parts;
+  parts.reserve(step.segments.size());
+  for (const Segment& segment : step.segments) {
+    auto& store = store_of(segment);
+    const int total_length =
+        segment.prompt_length.value_or(store.offset() + segment.length);
+    parts.push_back(
+        {store.append(shape, segment.batch, segment.length),
+         segment.length,
+         rope.periods_array(total_length)});
+  }
+  const auto out = cpu::attention_op(
+      qkv,
+      {.n_heads = n_heads,
+       .n_kv_heads = n_kv_heads,
+       .head_dim = head_dim,
+       .scale = scale,
+       .window = sliding_window,
+       .q_norm = q_norm ? &q_norm->weight : nullptr,
+       .k_norm = k_norm ? &k_norm->weight : nullptr,
+       .norm_eps = q_norm ? q_norm->eps : 0.0f},
+      std::move(parts),
+      tiles->runtime);
+  for (const Segment& segment : step.segments) {
+    store_of(segment).written_by(out);
+  }
+  return out;
 }
 
 mx::array Attention::attend_segment(
     const mx::array& qkv,
     const Segment& segment,
     int layer_idx) const {
-  if (auto out = attend_natively(qkv, segment, layer_idx)) {
-    return *out;
-  }
   auto& store = segment.cache[static_cast<std::size_t>(layer_idx)].store();
   const int B = segment.batch;
   const int L = segment.length;

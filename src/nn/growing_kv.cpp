@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "nn/growing_kv.h"
 
-#include <algorithm>
-
 #include "kernels/cpu/views.h"
 #include "mlx/ops.h"
 #include "mlx/transforms.h"
@@ -10,33 +8,22 @@
 #include "nn/kv_state.h"
 
 namespace qwen3_mlx {
-namespace {
-
-// The buffer grows by whole steps, and by a quarter when it is long, so that
-// copying it stays a small part of the work.
-constexpr int kCapacityStep = 256;
-
-int grown_capacity(int capacity, int needed) {
-  if (needed <= capacity) {
-    return capacity;
-  }
-  const int wanted = std::max(needed, capacity + capacity / 4);
-  return (wanted + kCapacityStep - 1) / kCapacityStep * kCapacityStep;
-}
-
-} // namespace
 
 KeyValues GrowingKV::arrays_of(const Native& native) const {
   if (native.last) {
     mx::eval(*native.last);
   }
-  const auto& buffer = *native.buffer;
+  const auto& blocks = *native.blocks;
   const mx::Shape shape{
-      buffer.batch(), buffer.n_kv_heads(), offset_, buffer.head_dim()};
-  auto keys = mx::zeros(shape, native.dtype);
-  auto values = mx::zeros(shape, native.dtype);
+      blocks.batch(),
+      blocks.shape().n_kv_heads,
+      offset_,
+      blocks.shape().head_dim};
+  const auto dtype = cpu::dtype_of(blocks.shape().type);
+  auto keys = mx::zeros(shape, dtype);
+  auto values = mx::zeros(shape, dtype);
   mx::eval(keys, values);
-  buffer.save(offset_, keys.data<std::byte>(), values.data<std::byte>());
+  blocks.save(0, offset_, keys.data<std::byte>(), values.data<std::byte>());
   return {keys, values};
 }
 
@@ -50,45 +37,47 @@ void GrowingKV::use_arrays() {
   native_.reset();
 }
 
-void GrowingKV::use_buffer(const cpu::AttentionCall& call) {
+void GrowingKV::use_blocks(const cpu::KvShape& shape, int batch) {
   if (native_) {
     return;
   }
-  const auto dtype = keys_ ? keys_->dtype() : call.qkv.dtype();
-  Native native{
-      std::make_shared<cpu::KvBuffer>(
-          call.batch,
-          call.form.n_kv_heads,
-          call.form.head_dim,
-          cpu::float_type(dtype).value()),
-      /* capacity */ 0,
-      std::nullopt,
-      dtype};
+  cpu::KvShape own = shape;
+  if (keys_) {
+    own.type = cpu::float_type(keys_->dtype()).value();
+  }
+  Native native{std::make_shared<cpu::KvBlocks>(own, batch), std::nullopt};
   if (offset_ > 0) {
     auto keys = mx::contiguous(cut_positions(*keys_, 0, offset_));
     auto values = mx::contiguous(cut_positions(*values_, 0, offset_));
     mx::eval(keys, values);
-    native.buffer->load(
-        offset_, keys.data<std::byte>(), values.data<std::byte>());
-    native.capacity = native.buffer->capacity();
+    native.blocks->load(
+        0, offset_, keys.data<std::byte>(), values.data<std::byte>());
   }
   keys_.reset();
   values_.reset();
   native_ = std::move(native);
 }
 
-std::optional<mx::array> GrowingKV::attend(const cpu::AttentionCall& call) {
-  use_buffer(call);
-  native_->capacity = grown_capacity(native_->capacity, offset_ + call.length);
-  native_->last = cpu::attention_op(
-      call, native_->buffer, offset_, native_->capacity, native_->last);
-  offset_ += call.length;
-  return native_->last;
+cpu::KvAppend
+GrowingKV::append(const cpu::KvShape& shape, int batch, int length) {
+  use_blocks(shape, batch);
+  native_->blocks->reserve(offset_ + length);
+  cpu::KvAppend append{
+      .shape = native_->blocks->shape(),
+      .tables = native_->blocks->tables(),
+      .offset = offset_,
+      .after = native_->last};
+  offset_ += length;
+  return append;
+}
+
+void GrowingKV::written_by(const mx::array& attention) {
+  native_->last = attention;
 }
 
 std::unique_ptr<KVStore> GrowingKV::copy() const {
   auto other = std::make_unique<GrowingKV>(*this);
-  other->use_arrays(); // a buffer has one owner
+  other->use_arrays(); // blocks that are written have one owner
   return other;
 }
 
@@ -130,12 +119,7 @@ std::optional<KeyValues> GrowingKV::fetch() const {
 
 std::size_t GrowingKV::n_bytes() const {
   if (native_) {
-    const auto& buffer = *native_->buffer;
-    return 2 * native_->dtype.size() *
-        static_cast<std::size_t>(buffer.batch()) *
-        static_cast<std::size_t>(buffer.n_kv_heads()) *
-        static_cast<std::size_t>(buffer.head_dim()) *
-        static_cast<std::size_t>(native_->capacity);
+    return native_->blocks->n_bytes();
   }
   return keys_ ? keys_->nbytes() + values_->nbytes() : 0;
 }

@@ -2,7 +2,7 @@
 // A cache that grows in steps and forgets nothing.
 #pragma once
 
-#include "kernels/cpu/ops.h"
+#include "kernels/cpu/kv_blocks.h"
 #include "qwen3_mlx/kv_cache.h"
 
 namespace qwen3_mlx {
@@ -14,7 +14,12 @@ class GrowingKV final : public KVStore {
       const mx::array& keys,
       const mx::array& values,
       const AttentionMask& mask) override;
-  std::optional<mx::array> attend(const cpu::AttentionCall& call) override;
+  bool has_blocks() const override {
+    return true;
+  }
+  cpu::KvAppend
+  append(const cpu::KvShape& shape, int batch, int length) override;
+  void written_by(const mx::array& attention) override;
   KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) override;
   std::optional<KeyValues> fetch() const override;
@@ -51,20 +56,18 @@ class GrowingKV final : public KVStore {
   std::optional<mx::array> values_;
   int offset_ = 0;
 
-  // Once a CPU kernel has attended, what is held lies in a buffer outside MLX's
+  // Once a CPU kernel has attended, what is held lies in blocks outside MLX's
   // graph instead of in the arrays above.
   struct Native {
-    std::shared_ptr<cpu::KvBuffer> buffer;
-    int capacity = 0;
-    /// The last operation that writes to the buffer, when one does.
+    std::shared_ptr<cpu::KvBlocks> blocks;
+    /// The last operation that writes to the blocks, when one does.
     std::optional<mx::array> last;
-    mx::Dtype dtype;
   };
-  /// The buffer's contents as arrays, once all writing has ended.
+  /// What blocks hold as arrays, once all writing has ended.
   KeyValues arrays_of(const Native& native) const;
   /// Moves what is held between the two forms.
   void use_arrays();
-  void use_buffer(const cpu::AttentionCall& call);
+  void use_blocks(const cpu::KvShape& shape, int batch);
 
   std::optional<Native> native_;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "qwen3_mlx/kv_cache.h"
 
+#include "kernels/cpu/kv_blocks.h"
 #include "mlx/transforms.h"
 #include "nn/growing_kv.h"
 #include "nn/quantized_kv.h"
@@ -50,6 +51,12 @@ std::unique_ptr<KVStore> make_store(const CacheOptions& options) {
 }
 
 } // namespace
+
+cpu::KvAppend KVStore::append(const cpu::KvShape&, int, int) {
+  throw InvalidArgument("a " + kind() + " cache does not consist of blocks");
+}
+
+void KVStore::written_by(const mx::array&) {}
 
 std::vector<mx::array> KVStore::pending() const {
   std::vector<mx::array> arrays;

@@ -65,12 +65,10 @@ struct Attention {
       const Segment& segment,
       int layer_idx) const;
 
-  // The same by a CPU kernel of this project, where there is one for the cache
-  // and the weights.
-  std::optional<mx::array> attend_natively(
-      const mx::array& qkv,
-      const Segment& segment,
-      int layer_idx) const;
+  // The same by one CPU kernel of this project, where there is one for the
+  // caches and the weights.
+  std::optional<mx::array>
+  attend_natively(const mx::array& qkv, const LayerStep& step) const;
 
   // The weights of q_norm and k_norm once for each head,
   // [1, 1, n_heads + n_kv_heads, head_dim]: queries and keys are then normed by

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 namespace qwen3_mlx::cpu {
 
@@ -12,36 +13,171 @@ namespace {
 // Query rows (tokens times heads of a group) of one unit of work: they share
 // each key block, widened once; more would leave too few units for threads.
 constexpr int kRowsPerUnit = 64;
+// A sequence's last rows may be shared by spans of positions when they are at
+// most this many, which bounds the memory of unfinished rows.
+constexpr int kMostRowsToSplit = 16;
 
 // Cosines, then sines, of every row: [num_rows][2][rotary_dim / 2].
 std::unique_ptr<float[]>
 rope_table(const Context& context, const AttentionArgs& args, int num_rows) {
-  if (args.inv_freq == nullptr) {
+  if (args.rotary_dim == 0) {
     return nullptr;
+  }
+  struct Row {
+    const float* inv_freq;
+    int position;
+  };
+  std::vector<Row> rows;
+  rows.reserve(static_cast<std::size_t>(num_rows));
+  for (const SequenceRows& sequence : args.sequences) {
+    for (int row = 0; row < sequence.num_rows; ++row) {
+      rows.push_back({sequence.inv_freq, sequence.first_position + row});
+    }
   }
   const int half = args.rotary_dim / 2;
   auto table = make_scratch<float>(
       static_cast<std::size_t>(num_rows) *
       static_cast<std::size_t>(args.rotary_dim));
-  context.pool.parallel_for(num_rows, [&](int row) {
-    float* const cosines = table.get() +
-        static_cast<std::size_t>(row) *
-            static_cast<std::size_t>(args.rotary_dim);
+  context.pool.parallel_for(num_rows, [&](int row_idx) {
+    const auto idx_of_row = static_cast<std::size_t>(row_idx);
+    const Row& row = rows[idx_of_row];
+    float* const cosines =
+        table.get() + idx_of_row * static_cast<std::size_t>(args.rotary_dim);
     for (int idx = 0; idx < half; ++idx) {
-      const float angle =
-          static_cast<float>(args.positions[row]) * args.inv_freq[idx];
-      cosines[idx] = std::cos(angle) * args.rope_scale;
-      cosines[half + idx] = std::sin(angle) * args.rope_scale;
+      const float angle = static_cast<float>(row.position) * row.inv_freq[idx];
+      cosines[idx] = std::cos(angle);
+      cosines[half + idx] = std::sin(angle);
     }
   });
   return table;
 }
 
+// Rows [first, first + count) of a sequence, whose rows begin at `base`, with
+// the heads of one key/value head.
+struct Unit {
+  const SequenceRows* sequence;
+  int base;
+  int first;
+  int count;
+  int kv_head;
+  int span = -1;            // this one alone, unless negative
+  float* partial = nullptr; // of the span, then
+};
+
+// The rows of a unit whose spans were shared out, to be put together.
+struct Merge {
+  Unit unit;
+  int num_spans;
+};
+
 class Step {
  public:
-  Step(const Context& context, const AttentionArgs& args, int num_rows)
-      : context_(context), args_(args),
+  Step(
+      const Context& context,
+      const AttentionArgs& args,
+      int num_rows,
+      const MutableRows& out)
+      : context_(context), args_(args), out_(out),
         rope_(rope_table(context, args, num_rows)) {}
+
+  int group() const {
+    return args_.num_heads / args_.num_kv_heads;
+  }
+
+  // Writes the keys and values of rows [first, first + count), whose positions
+  // lie in one block.
+  void
+  append(const SequenceRows& sequence, int base, int first, int count) const {
+    const int position = sequence.first_position + first;
+    auto* const block =
+        const_cast<std::byte*>(sequence.blocks[position / kKvBlockSize]);
+    for (int head = 0; head < args_.num_kv_heads; ++head) {
+      for (int row = 0; row < count; ++row) {
+        append_one(
+            sequence.kv,
+            block,
+            base + first + row,
+            head,
+            position % kKvBlockSize + row);
+      }
+    }
+  }
+
+  void attend(const Unit& unit) const {
+    const auto dim = static_cast<std::size_t>(args_.head_dim);
+    const auto padded = round_up(dim, 64);
+    const auto num_rows = static_cast<std::size_t>(unit.count * group());
+    const auto queries = make_scratch<float>(num_rows * padded);
+    const auto scratch = make_scratch<float>(
+        attention_scratch(static_cast<int>(num_rows), args_.head_dim));
+    std::vector<const float*> query_rows(num_rows);
+    std::vector<SeenKeys> seen(num_rows);
+    std::vector<void*> out_rows(num_rows);
+    for (int token = 0; token < unit.count; ++token) {
+      const int row = unit.base + unit.first + token;
+      const SeenKeys keys = seen_by(
+          *unit.sequence, unit.sequence->first_position + unit.first + token);
+      for (int idx = 0; idx < group(); ++idx) {
+        const auto at = static_cast<std::size_t>(token * group() + idx);
+        const int head = unit.kv_head * group() + idx;
+        float* const query = queries.get() + at * padded;
+        load_head(args_.queries, args_.q_norm, row, head, query);
+        query_rows[at] = query;
+        seen[at] = keys;
+        out_rows[at] = out_of(row, head);
+      }
+    }
+    context_.kernels.attend(AttentionJob{
+        .shape = unit.sequence->kv,
+        .kv_head = unit.kv_head,
+        .scale = args_.scale,
+        .blocks = unit.sequence->blocks,
+        .num_rows = static_cast<int>(num_rows),
+        .queries = query_rows.data(),
+        .seen = seen.data(),
+        .out = out_rows.data(),
+        .out_type = out_.type,
+        .partial = unit.partial,
+        .span = unit.span,
+        .scratch = scratch.get()});
+  }
+
+  void merge(const Merge& merge) const {
+    const int num_rows = merge.unit.count * group();
+    const std::size_t size = partial_size(args_.head_dim);
+    for (int row = 0; row < num_rows; ++row) {
+      context_.kernels.merge_spans(
+          merge.unit.partial + static_cast<std::size_t>(row) * size,
+          static_cast<std::size_t>(num_rows) * size,
+          merge.num_spans,
+          args_.head_dim,
+          out_of(
+              merge.unit.base + merge.unit.first + row / group(),
+              merge.unit.kv_head * group() + row % group()),
+          out_.type);
+    }
+  }
+
+ private:
+  static SeenKeys seen_by(const SequenceRows& sequence, int position) {
+    const int last = position + 1;
+    const int from_window =
+        sequence.window ? std::max(0, last - *sequence.window) : 0;
+    if (!sequence.recent) {
+      return {.first = from_window, .last = last};
+    }
+    const int first = std::max(from_window, last - *sequence.recent);
+    return {
+        .first_kept = std::min(from_window, first),
+        .last_kept = std::min(sequence.keep, first),
+        .first = first,
+        .last = last};
+  }
+
+  void* out_of(int row, int head) const {
+    return static_cast<std::byte*>(out_.row(static_cast<std::size_t>(row))) +
+        static_cast<std::size_t>(head * args_.head_dim) * size_of(out_.type);
+  }
 
   // Head `head` of row `row`, normalized and rotated.
   void load_head(
@@ -50,14 +186,14 @@ class Step {
       int row,
       int head,
       float* to) const {
-    const auto dim = static_cast<std::size_t>(args_.head_dim);
+    const int dim = args_.head_dim;
     const auto* from =
         static_cast<const std::byte*>(rows.row(static_cast<std::size_t>(row))) +
-        static_cast<std::size_t>(head) * dim * size_of(rows.type);
-    context_.kernels.load_row(from, rows.type, args_.head_dim, to);
+        static_cast<std::size_t>(head * dim) * size_of(rows.type);
+    context_.kernels.load_row(from, rows.type, dim, to);
     if (norm) {
       context_.kernels.rms_norm(
-          to, args_.head_dim, norm->weight.data, norm->weight.type, norm->eps);
+          to, dim, norm->weight.data, norm->weight.type, norm->eps);
     }
     if (rope_) {
       const float* const cosines = rope_.get() +
@@ -68,123 +204,74 @@ class Step {
     }
   }
 
-  // Writes the new key and value of row `row`, head `head`, to index `key_idx`.
-  void append(const KvView& kv, int row, int head, int key_idx) const {
-    const auto dim = static_cast<std::size_t>(args_.head_dim);
+  void append_one(
+      const KvShape& kv,
+      std::byte* block,
+      int row,
+      int head,
+      int position) const {
+    const auto dim = static_cast<std::size_t>(kv.head_dim);
+    const std::size_t size = size_of(kv.type);
     std::array<float, kMaxHeadDim> buffer;
-    const auto at = [&](void* base, std::size_t head_stride) {
-      return static_cast<std::byte*>(base) +
-          (static_cast<std::size_t>(head) * head_stride +
-           static_cast<std::size_t>(key_idx) * kv.token_stride) *
-          size_of(args_.kv_type);
-    };
+    std::array<std::byte, kMaxHeadDim * sizeof(float)> rounded;
     load_head(args_.keys, args_.k_norm, row, head, buffer.data());
     context_.kernels.store_row(
-        buffer.data(),
-        args_.head_dim,
-        at(kv.keys, kv.key_head_stride),
-        args_.kv_type);
+        buffer.data(), kv.head_dim, rounded.data(), kv.type);
+    std::byte* const key =
+        block + kv.keys_at(head) + static_cast<std::size_t>(position) * size;
+    for (std::size_t idx = 0; idx < dim; ++idx) {
+      std::memcpy(
+          key + idx * kKvBlockSize * size, rounded.data() + idx * size, size);
+    }
     const auto* const value = static_cast<const std::byte*>(args_.values.row(
                                   static_cast<std::size_t>(row))) +
         static_cast<std::size_t>(head) * dim * size_of(args_.values.type);
     context_.kernels.load_row(
-        value, args_.values.type, args_.head_dim, buffer.data());
+        value, args_.values.type, kv.head_dim, buffer.data());
     context_.kernels.store_row(
         buffer.data(),
-        args_.head_dim,
-        at(kv.values, kv.value_head_stride),
-        args_.kv_type);
+        kv.head_dim,
+        block + kv.values_at(head) +
+            static_cast<std::size_t>(position) * dim * size,
+        kv.type);
   }
 
-  // Rows [first, first + count) of a sequence (whose rows begin at `base`)
-  // with the heads of one key/value head.
-  void attend(
-      const SequenceRows& sequence,
-      int base,
-      int first,
-      int count,
-      int kv_head,
-      const MutableRows& out) const {
-    const int group = args_.num_heads / args_.num_kv_heads;
-    const auto dim = static_cast<std::size_t>(args_.head_dim);
-    const auto padded = round_up(dim, 64);
-    const auto num_rows = static_cast<std::size_t>(count * group);
-    const auto queries = make_scratch<float>(num_rows * padded);
-    const auto scratch = make_scratch<float>(
-        attention_scratch(static_cast<int>(num_rows), args_.head_dim));
-    std::vector<const float*> query_rows(num_rows);
-    std::vector<int> first_key(num_rows);
-    std::vector<int> last_key(num_rows);
-    std::vector<void*> out_rows(num_rows);
-    for (int token = 0; token < count; ++token) {
-      const int row = base + first + token;
-      const int last = sequence.first_key_idx + first + token + 1;
-      for (int idx = 0; idx < group; ++idx) {
-        const auto at = static_cast<std::size_t>(token * group + idx);
-        const int head = kv_head * group + idx;
-        float* const query = queries.get() + at * padded;
-        load_head(args_.queries, args_.q_norm, row, head, query);
-        query_rows[at] = query;
-        first_key[at] = args_.window ? std::max(0, last - *args_.window) : 0;
-        last_key[at] = last;
-        out_rows[at] =
-            static_cast<std::byte*>(out.row(static_cast<std::size_t>(row))) +
-            static_cast<std::size_t>(head) * dim * size_of(out.type);
-      }
-    }
-    const auto head_start = [&](const void* data, std::size_t stride) {
-      return static_cast<const std::byte*>(data) +
-          static_cast<std::size_t>(kv_head) * stride * size_of(args_.kv_type);
-    };
-    context_.kernels.attend(AttentionJob{
-        .head_dim = args_.head_dim,
-        .scale = args_.scale,
-        .keys = head_start(sequence.kv.keys, sequence.kv.key_head_stride),
-        .values = head_start(sequence.kv.values, sequence.kv.value_head_stride),
-        .kv_type = args_.kv_type,
-        .key_stride = sequence.kv.token_stride,
-        .value_stride = sequence.kv.token_stride,
-        .num_rows = static_cast<int>(num_rows),
-        .queries = query_rows.data(),
-        .first_key = first_key.data(),
-        .last_key = last_key.data(),
-        .out = out_rows.data(),
-        .out_type = out.type,
-        .scratch = scratch.get()});
-  }
-
- private:
   const Context& context_;
   const AttentionArgs& args_;
+  const MutableRows& out_;
   std::unique_ptr<float[]> rope_;
 };
 
-} // namespace
-
-void attention(
-    const Context& context,
-    const AttentionArgs& args,
-    const MutableRows& out) {
-  struct NewKey {
-    const SequenceRows* sequence;
-    int row;
-    int key_idx;
-  };
-  struct Unit {
+// The work of a step, cut for threads.
+struct Plan {
+  struct Append {
     const SequenceRows* sequence;
     int base;
     int first;
     int count;
-    int kv_head;
   };
-  const int group = args.num_heads / args.num_kv_heads;
-  const int tokens_per_unit = std::max(1, kRowsPerUnit / group);
-  std::vector<NewKey> new_keys;
+  std::vector<Append> appends;
   std::vector<Unit> units;
-  int base = 0;
+  std::vector<Merge> merges;
+  std::unique_ptr<float[]> partials;
+  int num_rows = 0;
+
+  Plan(const AttentionArgs& args, int num_threads);
+
+ private:
+  void split_spans(const AttentionArgs& args, int num_threads);
+};
+
+Plan::Plan(const AttentionArgs& args, int num_threads) {
+  const int tokens_per_unit =
+      std::max(1, kRowsPerUnit / (args.num_heads / args.num_kv_heads));
   for (const SequenceRows& sequence : args.sequences) {
-    for (int row = 0; row < sequence.num_rows; ++row) {
-      new_keys.push_back({&sequence, base + row, sequence.first_key_idx + row});
+    for (int row = 0; row < sequence.num_rows;) {
+      const int in_block = (sequence.first_position + row) % kKvBlockSize;
+      const int count =
+          std::min(kKvBlockSize - in_block, sequence.num_rows - row);
+      appends.push_back({&sequence, num_rows, row, count});
+      row += count;
     }
     // The last rows see the most keys: first, so that threads end together.
     const int num_units =
@@ -194,26 +281,93 @@ void attention(
       for (int head = 0; head < args.num_kv_heads; ++head) {
         units.push_back(
             {&sequence,
-             base,
+             num_rows,
              first,
              std::min(tokens_per_unit, sequence.num_rows - first),
              head});
       }
     }
-    base += sequence.num_rows;
+    num_rows += sequence.num_rows;
   }
-  const Step step(context, args, base);
-  context.pool.parallel_for(static_cast<int>(new_keys.size()), [&](int idx) {
-    const NewKey& key = new_keys[static_cast<std::size_t>(idx)];
-    for (int head = 0; head < args.num_kv_heads; ++head) {
-      step.append(key.sequence->kv, key.row, head, key.key_idx);
+  if (num_threads > 1) {
+    split_spans(args, num_threads);
+  }
+}
+
+// Shares out the spans of units that would keep one thread busy while others
+// have nothing left to do.
+void Plan::split_spans(const AttentionArgs& args, int num_threads) {
+  const auto length = [](const Unit& unit) {
+    return unit.sequence->first_position + unit.first + unit.count;
+  };
+  const auto work = [&](const Unit& unit) {
+    return static_cast<std::int64_t>(length(unit)) * unit.count;
+  };
+  std::int64_t total = 0;
+  for (const Unit& unit : units) {
+    total += work(unit);
+  }
+  const std::int64_t share = total / (4 * num_threads);
+  const int group = args.num_heads / args.num_kv_heads;
+  const auto num_spans = [&](const Unit& unit) {
+    return (length(unit) + kSpanKeys - 1) / kSpanKeys;
+  };
+  const auto is_split = [&](const Unit& unit) {
+    return unit.count * group <= kMostRowsToSplit && num_spans(unit) > 1 &&
+        work(unit) > share;
+  };
+  const auto n_floats = [&](const Unit& unit) {
+    return static_cast<std::size_t>(unit.count * group) *
+        partial_size(args.head_dim);
+  };
+  std::size_t size = 0;
+  for (const Unit& unit : units) {
+    size += is_split(unit)
+        ? n_floats(unit) * static_cast<std::size_t>(num_spans(unit))
+        : 0;
+  }
+  if (size == 0) {
+    return;
+  }
+  partials = make_scratch<float>(size);
+  float* next = partials.get();
+  std::vector<Unit> parts;
+  for (const Unit& unit : units) {
+    if (!is_split(unit)) {
+      parts.push_back(unit);
+      continue;
     }
+    merges.push_back({unit, num_spans(unit)});
+    merges.back().unit.partial = next;
+    for (int span = 0; span < num_spans(unit); ++span) {
+      Unit part = unit;
+      part.span = span;
+      part.partial = next;
+      parts.push_back(part);
+      next += n_floats(unit);
+    }
+  }
+  units = std::move(parts);
+}
+
+} // namespace
+
+void attention(
+    const Context& context,
+    const AttentionArgs& args,
+    const MutableRows& out) {
+  const Plan plan(args, context.pool.size());
+  const Step step(context, args, plan.num_rows, out);
+  const auto run = [&](const auto& items, auto&& function) {
+    context.pool.parallel_for(static_cast<int>(items.size()), [&](int idx) {
+      function(items[static_cast<std::size_t>(idx)]);
+    });
+  };
+  run(plan.appends, [&](const Plan::Append& part) {
+    step.append(*part.sequence, part.base, part.first, part.count);
   });
-  context.pool.parallel_for(static_cast<int>(units.size()), [&](int idx) {
-    const Unit& unit = units[static_cast<std::size_t>(idx)];
-    step.attend(
-        *unit.sequence, unit.base, unit.first, unit.count, unit.kv_head, out);
-  });
+  run(plan.units, [&](const Unit& unit) { step.attend(unit); });
+  run(plan.merges, [&](const Merge& merge) { step.merge(merge); });
 }
 
 } // namespace qwen3_mlx::cpu

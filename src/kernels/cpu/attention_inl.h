@@ -1,309 +1,398 @@
 // SPDX-License-Identifier: MIT
-// Attention over a contiguous cache with an online softmax in float32. Included
-// once by each isa_*.cpp, inside the namespace of its vector type.
+// Attention over blocks of keys and values with an online softmax in float32.
+// Included once by each isa_*.cpp, inside the namespace of its vector type.
 //
-// Keys are taken in blocks that begin at multiples of kKeyBlock, whatever the
-// rows, so that a query's sums run in one order in prefill, decode and any
-// batch. A lane is a component of the head; 16 scores are reduced at a time.
-// Rows of one key/value head come together: each key and value is read from
-// memory once for all of them.
+// Keys are taken a block at a time, whatever the rows, so that a query's sums
+// run in one order in prefill, decode and any batch. Keys of a block lie
+// transposed: for scores a lane is a key, for values a component of the head,
+// and nothing is summed across lanes. Rows of one key/value head come together:
+// each key and value is read from memory once for all of them.
 
-struct AttentionScratch {
-  float* out;    // [num_rows][head_dim]
-  float* scores; // [num_rows][kKeyBlock]
-  float* keys;   // [kKeyBlock][head_dim] float32, when many rows share them
-  float* values;
-};
+/// Vectors of running sums that fit the registers beside `num_rows` factors, a
+/// power of two up to `most`.
+constexpr int sums_per_row(int num_rows, int most) {
+  int count = most;
+  while (count > 1 && count * num_rows > kSums) {
+    count /= 2;
+  }
+  return count;
+}
 
 struct KeyBlock {
-  const void* keys; // of key 0 of the block
-  const void* values;
-  std::size_t key_stride;
-  std::size_t value_stride;
-  int first; // first and last key of the block that any row sees
+  const std::byte* keys;   // [head_dim][kKvBlockSize]
+  const std::byte* values; // [kKvBlockSize][head_dim]
+  int begin;               // position of the first key
+  int first; // first and last key, from `begin`, that any row sees
   int last;
 };
 
-// scores[m][key] = q[m] . k[key] for 16 keys; those outside the block's seen
-// range repeat its nearest key and are masked later.
-template <Float type, int num_rows>
-inline void score_16_keys(
+// scores[m][key] = q[m] . k[key] for the keys of some vectors.
+template <Float type, int num_rows, int num_vectors>
+inline void score_keys(
     const KeyBlock& block,
     int first_key,
     int head_dim,
     const float* const* queries,
     float* const* scores) {
-  alignas(64) float partial[num_rows][kLanes * kLanes];
-  for (int idx = 0; idx < kLanes; ++idx) {
-    int key = first_key + idx;
-    key = key < block.first ? block.first : key;
-    key = key >= block.last ? block.last - 1 : key;
-    const std::size_t at = static_cast<std::size_t>(key) * block.key_stride;
-    F32 acc[num_rows];
-    for (int m = 0; m < num_rows; ++m) {
-      acc[m] = set1(0);
+  F32 acc[num_rows][num_vectors];
+  for (int m = 0; m < num_rows; ++m) {
+    for (int idx = 0; idx < num_vectors; ++idx) {
+      acc[m][idx] = set1(0);
     }
-    for (int dim = 0; dim < head_dim; dim += kLanes) {
-      const F32 k =
-          load_any(block.keys, type, at + static_cast<std::size_t>(dim));
+  }
+  for (int dim = 0; dim < head_dim; ++dim) {
+    const auto at = static_cast<std::size_t>(dim * kKvBlockSize + first_key);
+    for (int idx = 0; idx < num_vectors; ++idx) {
+      const F32 k = load_any(
+          block.keys, type, at + static_cast<std::size_t>(idx * kLanes));
       for (int m = 0; m < num_rows; ++m) {
-        acc[m] = fma(k, load(queries[m] + dim), acc[m]);
+        acc[m][idx] = fma(k, set1(queries[m][dim]), acc[m][idx]);
       }
-    }
-    for (int m = 0; m < num_rows; ++m) {
-      store(partial[m] + kLanes * idx, acc[m]);
     }
   }
   for (int m = 0; m < num_rows; ++m) {
-    store(scores[m] + first_key, sum16(partial[m]));
+    for (int idx = 0; idx < num_vectors; ++idx) {
+      store(scores[m] + first_key + idx * kLanes, acc[m][idx]);
+    }
   }
 }
 
-template <Float type, int num_rows>
+template <Float type, int num_rows, int num_vectors>
 inline void add_values(
     const KeyBlock& block,
     int head_dim,
+    int first_dim,
     const float* const* weights,
     float* const* out) {
-  // Eight vectors a row: a head of 128 in one pass over the block.
-  constexpr int kVectors = num_rows == 1 ? 8 : 16 / num_rows;
-  for (int dim = 0; dim < head_dim; dim += kVectors * kLanes) {
-    const int left = (head_dim - dim) / kLanes;
-    const int count = left < kVectors ? left : kVectors;
-    F32 acc[num_rows][kVectors];
-    for (int m = 0; m < num_rows; ++m) {
-      for (int idx = 0; idx < kVectors; ++idx) {
-        acc[m][idx] = idx < count ? load(out[m] + dim + idx * kLanes) : set1(0);
+  F32 acc[num_rows][num_vectors];
+  for (int m = 0; m < num_rows; ++m) {
+    for (int idx = 0; idx < num_vectors; ++idx) {
+      acc[m][idx] = load(out[m] + first_dim + idx * kLanes);
+    }
+  }
+  for (int key = block.first; key < block.last; ++key) {
+    const auto at = static_cast<std::size_t>(key * head_dim + first_dim);
+    for (int idx = 0; idx < num_vectors; ++idx) {
+      const F32 v = load_any(
+          block.values, type, at + static_cast<std::size_t>(idx * kLanes));
+      for (int m = 0; m < num_rows; ++m) {
+        acc[m][idx] = fma(v, set1(weights[m][key]), acc[m][idx]);
       }
     }
-    for (int key = block.first; key < block.last; ++key) {
-      const std::size_t at =
-          static_cast<std::size_t>(key) * block.value_stride +
-          static_cast<std::size_t>(dim);
-      if (count == kVectors) {
-        for (int idx = 0; idx < kVectors; ++idx) {
-          const F32 v = load_any(
-              block.values, type, at + static_cast<std::size_t>(idx * kLanes));
-          for (int m = 0; m < num_rows; ++m) {
-            acc[m][idx] = fma(v, set1(weights[m][key]), acc[m][idx]);
-          }
-        }
-        continue;
-      }
-      for (int idx = 0; idx < count; ++idx) {
-        const F32 v = load_any(
-            block.values, type, at + static_cast<std::size_t>(idx * kLanes));
-        for (int m = 0; m < num_rows; ++m) {
-          acc[m][idx] = fma(v, set1(weights[m][key]), acc[m][idx]);
-        }
-      }
-    }
-    for (int m = 0; m < num_rows; ++m) {
-      for (int idx = 0; idx < count; ++idx) {
-        store(out[m] + dim + idx * kLanes, acc[m][idx]);
-      }
+  }
+  for (int m = 0; m < num_rows; ++m) {
+    for (int idx = 0; idx < num_vectors; ++idx) {
+      store(out[m] + first_dim + idx * kLanes, acc[m][idx]);
     }
   }
 }
 
-struct SoftmaxState {
-  float largest;
-  float total;
-};
+// A row of a span: head_dim sums, then the largest score and the total weight.
+inline float& largest_of(float* partial, int head_dim) {
+  return partial[head_dim];
+}
+inline float& total_of(float* partial, int head_dim) {
+  return partial[head_dim + 1];
+}
+
+// e^x of one number, by the vector function.
+inline float exp_one(float x) {
+  float lanes[kLanes];
+  store(lanes, exp(set1(x)));
+  return lanes[0];
+}
+
+inline void scale_row(float* row, int count, float factor) {
+  for (int dim = 0; dim < count; dim += kLanes) {
+    store(row + dim, mul(load(row + dim), set1(factor)));
+  }
+}
 
 // Turns a row's scores of one block into weights and scales what the row has
-// summed so far. `first` and `last` bound the keys this row sees.
+// summed so far. Positions count from the block's begin.
 inline void softmax_step(
-    const AttentionJob& job,
-    int first,
-    int last,
+    float scale_of_scores,
+    int head_dim,
+    const SeenKeys& seen,
     float* scores,
-    SoftmaxState& state,
-    float* out) {
+    float* partial) {
   const float hidden = -__builtin_inff();
-  for (int key = 0; key < first; ++key) {
+  for (int key = 0; key < seen.first_kept; ++key) {
     scores[key] = hidden;
   }
-  for (int key = last; key < kKeyBlock; ++key) {
+  for (int key = seen.last_kept; key < seen.first; ++key) {
     scores[key] = hidden;
   }
-  const F32 scale = set1(job.scale);
-  F32 largest = set1(state.largest);
-  for (int key = 0; key < kKeyBlock; key += kLanes) {
+  for (int key = seen.last; key < kKvBlockSize; ++key) {
+    scores[key] = hidden;
+  }
+  float& largest_so_far = largest_of(partial, head_dim);
+  float& total_so_far = total_of(partial, head_dim);
+  const F32 scale = set1(scale_of_scores);
+  F32 largest = set1(largest_so_far);
+  for (int key = 0; key < kKvBlockSize; key += kLanes) {
     const F32 s = mul(load(scores + key), scale);
     store(scores + key, s);
     largest = max(largest, s);
   }
   const float most = max_lane(largest);
   F32 total = set1(0);
-  for (int key = 0; key < kKeyBlock; key += kLanes) {
+  for (int key = 0; key < kKvBlockSize; key += kLanes) {
     const F32 p = exp(sub(load(scores + key), set1(most)));
     store(scores + key, p);
     total = add(total, p);
   }
-  if (most > state.largest) {
-    float old[kLanes];
-    store(old, exp(set1(state.largest - most)));
-    for (int dim = 0; dim < job.head_dim; dim += kLanes) {
-      store(out + dim, mul(load(out + dim), set1(old[0])));
-    }
-    state.total *= old[0];
-    state.largest = most;
+  if (most > largest_so_far) {
+    const float old = exp_one(largest_so_far - most);
+    scale_row(partial, head_dim, old);
+    total_so_far *= old;
+    largest_so_far = most;
   }
-  state.total += sum(total);
+  total_so_far += sum(total);
+}
+
+inline int clamp_key(int position, int begin) {
+  const int key = position - begin;
+  return key < 0 ? 0 : key > kKvBlockSize ? kKvBlockSize : key;
+}
+
+// What a row sees of a block: both ranges inside it, in order.
+inline SeenKeys seen_in_block(const SeenKeys& seen, int begin) {
+  SeenKeys part{
+      clamp_key(seen.first_kept, begin),
+      clamp_key(seen.last_kept, begin),
+      clamp_key(seen.first, begin),
+      clamp_key(seen.last, begin)};
+  if (part.first_kept >= part.last_kept) {
+    part.first_kept = part.last_kept = part.first;
+  }
+  if (part.first >= part.last) {
+    part.first = part.last = part.last_kept;
+  }
+  return part;
+}
+inline bool sees_nothing(const SeenKeys& part) {
+  return part.first_kept >= part.last_kept && part.first >= part.last;
 }
 
 template <Float type, int num_rows>
 inline void attend_block(
     const AttentionJob& job,
-    const AttentionScratch& scratch,
     const KeyBlock& block,
-    int block_begin,
     int row,
-    SoftmaxState* states) {
-  const float* queries[num_rows];
+    float* all_scores,
+    float* partials) {
+  const int head_dim = job.shape.head_dim;
   float* scores[num_rows];
-  float* out[num_rows];
+  float* partial[num_rows];
   for (int m = 0; m < num_rows; ++m) {
-    queries[m] = job.queries[row + m];
-    scores[m] = scratch.scores + (row + m) * kKeyBlock;
-    out[m] = scratch.out + (row + m) * job.head_dim;
+    scores[m] = all_scores + (row + m) * kKvBlockSize;
+    partial[m] =
+        partials + static_cast<std::size_t>(row + m) * partial_size(head_dim);
   }
-  const int first_16 = block.first / kLanes * kLanes;
-  for (int key = first_16; key < block.last; key += kLanes) {
-    score_16_keys<type, num_rows>(block, key, job.head_dim, queries, scores);
+  constexpr int kKeyVectors = sums_per_row(num_rows, 4);
+  int key = block.first / kLanes * kLanes;
+  for (; key + kKeyVectors * kLanes <= kKvBlockSize && key < block.last;
+       key += kKeyVectors * kLanes) {
+    score_keys<type, num_rows, kKeyVectors>(
+        block, key, head_dim, job.queries + row, scores);
+  }
+  for (; key < block.last; key += kLanes) {
+    score_keys<type, num_rows, 1>(
+        block, key, head_dim, job.queries + row, scores);
   }
   const float* weights[num_rows];
   for (int m = 0; m < num_rows; ++m) {
     weights[m] = scores[m];
-    const int first = job.first_key[row + m] - block_begin;
-    const int last = job.last_key[row + m] - block_begin;
-    if (first >= kKeyBlock || last <= 0) {
-      // This row sees nothing here: weights of zero change nothing.
-      for (int key = 0; key < kKeyBlock; ++key) {
-        scores[m][key] = 0;
+    const SeenKeys seen = seen_in_block(job.seen[row + m], block.begin);
+    if (sees_nothing(seen)) { // weights of zero change nothing
+      for (int idx = 0; idx < kKvBlockSize; ++idx) {
+        scores[m][idx] = 0;
       }
       continue;
     }
-    softmax_step(
-        job,
-        first < 0 ? 0 : first,
-        last > kKeyBlock ? kKeyBlock : last,
-        scores[m],
-        states[row + m],
-        out[m]);
+    softmax_step(job.scale, head_dim, seen, scores[m], partial[m]);
   }
-  add_values<type, num_rows>(block, job.head_dim, weights, out);
+  constexpr int kValueVectors = sums_per_row(num_rows, 8);
+  int dim = 0;
+  for (; dim + kValueVectors * kLanes <= head_dim;
+       dim += kValueVectors * kLanes) {
+    add_values<type, num_rows, kValueVectors>(
+        block, head_dim, dim, weights, partial);
+  }
+  for (; dim < head_dim; dim += kLanes) {
+    add_values<type, num_rows, 1>(block, head_dim, dim, weights, partial);
+  }
 }
 
 template <Float type>
 inline void attend_rows(
     const AttentionJob& job,
-    const AttentionScratch& scratch,
     const KeyBlock& block,
-    int block_begin,
-    SoftmaxState* states) {
+    float* scores,
+    float* partials) {
   int row = 0;
+  for (; row + 6 <= job.num_rows; row += 6) {
+    attend_block<type, 6>(job, block, row, scores, partials);
+  }
   for (; row + 4 <= job.num_rows; row += 4) {
-    attend_block<type, 4>(job, scratch, block, block_begin, row, states);
+    attend_block<type, 4>(job, block, row, scores, partials);
   }
   for (; row + 2 <= job.num_rows; row += 2) {
-    attend_block<type, 2>(job, scratch, block, block_begin, row, states);
+    attend_block<type, 2>(job, block, row, scores, partials);
   }
   for (; row < job.num_rows; ++row) {
-    attend_block<type, 1>(job, scratch, block, block_begin, row, states);
-  }
-}
-
-inline void attend_typed(
-    const AttentionJob& job,
-    const AttentionScratch& scratch,
-    const KeyBlock& block,
-    Float type,
-    int block_begin,
-    SoftmaxState* states) {
-  switch (type) {
-  case Float::f32:
-    return attend_rows<Float::f32>(job, scratch, block, block_begin, states);
-  case Float::f16:
-    return attend_rows<Float::f16>(job, scratch, block, block_begin, states);
-  case Float::bf16:
-    return attend_rows<Float::bf16>(job, scratch, block, block_begin, states);
+    attend_block<type, 1>(job, block, row, scores, partials);
   }
 }
 
 // From this many rows on a block is widened to float32 once for all of them.
 inline constexpr int kRowsToWiden = 8;
-inline constexpr int kMaxAttentionRows = 64;
 
-inline void attend_some(const AttentionJob& job) {
-  SoftmaxState states[kMaxAttentionRows];
-  AttentionScratch scratch;
-  scratch.out = job.scratch;
-  scratch.scores = scratch.out + job.num_rows * job.head_dim;
-  scratch.keys = scratch.scores + job.num_rows * kKeyBlock;
-  scratch.values = scratch.keys + kKeyBlock * job.head_dim;
-  int first = job.first_key[0];
-  int last = job.last_key[0];
-  for (int row = 0; row < job.num_rows; ++row) {
-    states[row] = {-__builtin_inff(), 0};
-    first = job.first_key[row] < first ? job.first_key[row] : first;
-    last = job.last_key[row] > last ? job.last_key[row] : last;
-    for (int dim = 0; dim < job.head_dim; dim += kLanes) {
-      store(scratch.out + row * job.head_dim + dim, set1(0));
-    }
-  }
-  for (int begin = first / kKeyBlock * kKeyBlock; begin < last;
-       begin += kKeyBlock) {
-    const auto at = static_cast<std::size_t>(begin) * size_of(job.kv_type);
-    KeyBlock block{
-        .keys = static_cast<const std::byte*>(job.keys) + at * job.key_stride,
-        .values =
-            static_cast<const std::byte*>(job.values) + at * job.value_stride,
-        .key_stride = job.key_stride,
-        .value_stride = job.value_stride,
-        .first = first > begin ? first - begin : 0,
-        .last = last - begin < kKeyBlock ? last - begin : kKeyBlock};
-    Float type = job.kv_type;
-    if (job.num_rows >= kRowsToWiden && type != Float::f32) {
-      const auto dim = static_cast<std::size_t>(job.head_dim);
-      for (int key = block.first; key < block.last; ++key) {
-        const auto idx = static_cast<std::size_t>(key);
-        for (std::size_t d = 0; d < dim; d += kLanes) {
-          store(
-              scratch.keys + idx * dim + d,
-              load_any(block.keys, type, idx * block.key_stride + d));
-          store(
-              scratch.values + idx * dim + d,
-              load_any(block.values, type, idx * block.value_stride + d));
-        }
-      }
-      block.keys = scratch.keys;
-      block.values = scratch.values;
-      block.key_stride = block.value_stride = dim;
-      type = Float::f32;
-    }
-    attend_typed(job, scratch, block, type, begin, states);
-  }
-  for (int row = 0; row < job.num_rows; ++row) {
-    float* const out = scratch.out + row * job.head_dim;
-    const F32 inverse = set1(1.0F / states[row].total);
-    for (int dim = 0; dim < job.head_dim; dim += kLanes) {
-      store(out + dim, mul(load(out + dim), inverse));
-    }
-    store_row(out, job.head_dim, job.out[row], job.out_type);
+inline void widen(const std::byte* from, Float type, int count, float* to) {
+  for (int idx = 0; idx < count; idx += kLanes) {
+    store(to + idx, load_any(from, type, static_cast<std::size_t>(idx)));
   }
 }
 
+struct SpanScratch {
+  float* scores; // [num_rows][kKvBlockSize]
+  float* keys;   // [head_dim][kKvBlockSize] float32, when many rows share them
+  float* values;
+};
+
+// Attends to positions [begin, end) of one span.
+inline void attend_span(
+    const AttentionJob& job,
+    int begin,
+    int end,
+    const SpanScratch& scratch,
+    float* partials) {
+  const int head_dim = job.shape.head_dim;
+  for (int row = 0; row < job.num_rows; ++row) {
+    float* const partial =
+        partials + static_cast<std::size_t>(row) * partial_size(head_dim);
+    for (int dim = 0; dim < head_dim; dim += kLanes) {
+      store(partial + dim, set1(0));
+    }
+    largest_of(partial, head_dim) = -__builtin_inff();
+    total_of(partial, head_dim) = 0;
+  }
+  for (int at = begin; at < end; at += kKvBlockSize) {
+    KeyBlock block{
+        .keys = nullptr,
+        .values = nullptr,
+        .begin = at,
+        .first = kKvBlockSize,
+        .last = 0};
+    for (int row = 0; row < job.num_rows; ++row) {
+      const SeenKeys seen = seen_in_block(job.seen[row], at);
+      if (!sees_nothing(seen)) {
+        block.first =
+            seen.first_kept < block.first ? seen.first_kept : block.first;
+        block.last = seen.last > block.last ? seen.last : block.last;
+      }
+    }
+    if (block.first >= block.last) {
+      continue;
+    }
+    const std::byte* const data = job.blocks[at / kKvBlockSize];
+    block.keys = data + job.shape.keys_at(job.kv_head);
+    block.values = data + job.shape.values_at(job.kv_head);
+    Float type = job.shape.type;
+    if (job.num_rows >= kRowsToWiden && type != Float::f32) {
+      widen(block.keys, type, head_dim * kKvBlockSize, scratch.keys);
+      widen(block.values, type, head_dim * block.last, scratch.values);
+      block.keys = reinterpret_cast<const std::byte*>(scratch.keys);
+      block.values = reinterpret_cast<const std::byte*>(scratch.values);
+      type = Float::f32;
+    }
+    switch (type) {
+    case Float::f32:
+      attend_rows<Float::f32>(job, block, scratch.scores, partials);
+      break;
+    case Float::f16:
+      attend_rows<Float::f16>(job, block, scratch.scores, partials);
+      break;
+    case Float::bf16:
+      attend_rows<Float::bf16>(job, block, scratch.scores, partials);
+      break;
+    }
+  }
+}
+
+// Adds the result of a span to what the spans before it gave.
+inline void merge_span(float* to, float* from, int head_dim) {
+  const float from_largest = largest_of(from, head_dim);
+  if (total_of(from, head_dim) == 0) { // the row sees nothing of this span
+    return;
+  }
+  float& to_largest = largest_of(to, head_dim);
+  const float most = to_largest > from_largest ? to_largest : from_largest;
+  const float to_scale = exp_one(to_largest - most);
+  const float from_scale = exp_one(from_largest - most);
+  for (int dim = 0; dim < head_dim; dim += kLanes) {
+    store(
+        to + dim,
+        fma(load(from + dim),
+            set1(from_scale),
+            mul(load(to + dim), set1(to_scale))));
+  }
+  total_of(to, head_dim) = __builtin_fmaf(
+      total_of(from, head_dim), from_scale, total_of(to, head_dim) * to_scale);
+  to_largest = most;
+}
+
+inline void finish_row(float* row, int head_dim, void* out, Float out_type) {
+  scale_row(row, head_dim, 1.0F / total_of(row, head_dim));
+  store_row(row, head_dim, out, out_type);
+}
+
+void merge_spans(
+    float* partials,
+    std::size_t stride,
+    int num_spans,
+    int head_dim,
+    void* out,
+    Float out_type) {
+  for (int span = 1; span < num_spans; ++span) {
+    merge_span(
+        partials, partials + static_cast<std::size_t>(span) * stride, head_dim);
+  }
+  finish_row(partials, head_dim, out, out_type);
+}
+
 void attend(const AttentionJob& job) {
-  for (int row = 0; row < job.num_rows; row += kMaxAttentionRows) {
-    AttentionJob part = job;
-    part.num_rows = job.num_rows - row < kMaxAttentionRows ? job.num_rows - row
-                                                           : kMaxAttentionRows;
-    part.queries += row;
-    part.first_key += row;
-    part.last_key += row;
-    part.out += row;
-    attend_some(part);
+  const int head_dim = job.shape.head_dim;
+  const std::size_t row_size = partial_size(head_dim);
+  const auto num_rows = static_cast<std::size_t>(job.num_rows);
+  float* const sums = job.scratch;
+  float* const span_sums = sums + num_rows * row_size;
+  SpanScratch scratch;
+  scratch.scores = span_sums + num_rows * row_size;
+  scratch.keys = scratch.scores + num_rows * kKvBlockSize;
+  scratch.values = scratch.keys + kKvBlockSize * head_dim;
+  if (job.partial != nullptr) {
+    const int begin = job.span * kSpanKeys;
+    attend_span(job, begin, begin + kSpanKeys, scratch, job.partial);
+    return;
+  }
+  int last = 0;
+  for (int row = 0; row < job.num_rows; ++row) {
+    last = job.seen[row].last > last ? job.seen[row].last : last;
+  }
+  for (int begin = 0; begin < last; begin += kSpanKeys) {
+    const int end = last < begin + kSpanKeys ? last : begin + kSpanKeys;
+    if (begin == 0) {
+      attend_span(job, begin, end, scratch, sums);
+      continue;
+    }
+    attend_span(job, begin, end, scratch, span_sums);
+    for (std::size_t row = 0; row < num_rows; ++row) {
+      merge_span(sums + row * row_size, span_sums + row * row_size, head_dim);
+    }
+  }
+  for (std::size_t row = 0; row < num_rows; ++row) {
+    finish_row(sums + row * row_size, head_dim, job.out[row], job.out_type);
   }
 }

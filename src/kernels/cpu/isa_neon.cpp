@@ -27,7 +27,8 @@ const KernelTable table{
     .rotate = rotate,
     .softmax = softmax,
     .matmul_tiles = matmul_tiles,
-    .attend = attend};
+    .attend = attend,
+    .merge_spans = merge_spans};
 
 } // namespace neon
 } // namespace qwen3_mlx::cpu

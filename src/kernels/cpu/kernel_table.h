@@ -16,8 +16,11 @@ namespace qwen3_mlx::cpu {
 
 /// Longest head the attention kernel takes; heads are multiples of 16.
 inline constexpr int kMaxHeadDim = 256;
-/// Keys of one step of the online softmax; steps begin at multiples of it.
-inline constexpr int kKeyBlock = 64;
+/// Positions of a block of keys and values, and of a step of the online
+/// softmax.
+inline constexpr int kKvBlockSize = 64;
+/// Positions whose sums are kept apart: see AttentionJob.
+inline constexpr int kSpanKeys = 8 * kKvBlockSize;
 
 QWEN3_MLX_INLINE constexpr std::size_t
 round_up(std::size_t value, std::size_t step) {
@@ -61,31 +64,74 @@ struct MatmulJob {
   int up_tile_offset = 0; ///< Tiles from a gate tile to its up tile, or 0.
 };
 
-/// Attention of rows that share one key/value head. Row r sees the keys
-/// [first_key[r], last_key[r]), at least one.
+/// A block of a layer's keys and values: for each head its keys
+/// [head_dim][kKvBlockSize], transposed so that a vector lane is a key; then
+/// for each head its values [kKvBlockSize][head_dim].
+struct KvShape {
+  int n_kv_heads = 0;
+  int head_dim = 0; ///< A multiple of 16, at most kMaxHeadDim.
+  Float type = Float::f32;
+
+  bool operator==(const KvShape&) const = default;
+
+  QWEN3_MLX_INLINE std::size_t head_bytes() const {
+    return static_cast<std::size_t>(head_dim * kKvBlockSize) * size_of(type);
+  }
+  /// Bytes from the start of a block to the keys, or values, of a head.
+  QWEN3_MLX_INLINE std::size_t keys_at(int head) const {
+    return static_cast<std::size_t>(head) * head_bytes();
+  }
+  QWEN3_MLX_INLINE std::size_t values_at(int head) const {
+    return keys_at(n_kv_heads + head);
+  }
+  QWEN3_MLX_INLINE std::size_t block_bytes() const {
+    return keys_at(2 * n_kv_heads);
+  }
+};
+
+/// The positions that a row sees: [first, last), at least one, and
+/// [first_kept, last_kept) before them.
+struct SeenKeys {
+  int first_kept = 0;
+  int last_kept = 0;
+  int first = 0;
+  int last = 0;
+};
+
+/// Attention of rows that share one key/value head of a sequence.
+///
+/// The online softmax is taken over spans of kSpanKeys positions, each from
+/// nothing, and the spans' results are merged in their order. Spans begin at
+/// fixed positions, so that threads may share them without changing a bit.
 struct AttentionJob {
-  int head_dim = 0;
+  KvShape shape;
+  int kv_head = 0;
   float scale = 1;
-  const void* keys = nullptr; ///< [num_keys, head_dim] of kv_type.
-  const void* values = nullptr;
-  Float kv_type = Float::f32;
-  std::size_t key_stride = 0; ///< Elements from one key to the next.
-  std::size_t value_stride = 0;
+  const std::byte* const* blocks = nullptr; ///< As in a BlockTable.
   int num_rows = 0;
   const float* const* queries = nullptr; ///< [num_rows] rows [head_dim].
-  const int* first_key = nullptr;
-  const int* last_key = nullptr;
-  void* const* out = nullptr; ///< [num_rows] rows [head_dim] of out_type.
+  const SeenKeys* seen = nullptr;        ///< [num_rows]
+  /// Either all spans are taken, into [num_rows] rows [head_dim] of out_type...
+  void* const* out = nullptr;
   Float out_type = Float::f32;
+  /// ...or `span` alone, into [num_rows] rows of partial_size(head_dim).
+  float* partial = nullptr;
+  int span = 0;
   float* scratch = nullptr; ///< attention_scratch(num_rows, head_dim) floats.
 };
+
+/// Floats of an unfinished row: the weighted sum of values, the largest score
+/// and the sum of weights.
+QWEN3_MLX_INLINE constexpr std::size_t partial_size(int head_dim) {
+  return static_cast<std::size_t>(head_dim) + 16;
+}
 
 /// Floats of scratch that an AttentionJob needs.
 QWEN3_MLX_INLINE constexpr std::size_t
 attention_scratch(int num_rows, int head_dim) {
   return static_cast<std::size_t>(num_rows) *
-      static_cast<std::size_t>(head_dim + kKeyBlock) +
-      2 * static_cast<std::size_t>(kKeyBlock) *
+      (2 * partial_size(head_dim) + kKvBlockSize) +
+      2 * static_cast<std::size_t>(kKvBlockSize) *
       static_cast<std::size_t>(head_dim);
 }
 
@@ -122,6 +168,15 @@ struct KernelTable {
   void (*softmax)(float* logits, int count);
   void (*matmul_tiles)(const MatmulJob& job, int first_tile, int last_tile);
   void (*attend)(const AttentionJob& job);
+  /// Merges the results of spans of one row, `stride` floats apart, in their
+  /// order, and rounds the outcome to `out`. Rows of spans are overwritten.
+  void (*merge_spans)(
+      float* partials,
+      std::size_t stride,
+      int num_spans,
+      int head_dim,
+      void* out,
+      Float out_type);
 };
 
 } // namespace qwen3_mlx::cpu

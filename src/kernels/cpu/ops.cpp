@@ -1,59 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "kernels/cpu/ops.h"
 
-#include <numeric>
 #include <utility>
 
-#include "kernels/cpu/attention.h"
 #include "kernels/cpu/linear.h"
-#include "kernels/cpu/views.h"
-#include "kernels/mlx_internals.h"
-#include "mlx/ops.h"
-#include "mlx/utils.h"
-#include "qwen3_mlx/error.h"
+#include "kernels/cpu/primitive.h"
 
 namespace qwen3_mlx::cpu {
 
 namespace {
-
-// A primitive that runs on the CPU alone, whose work is queued on the stream.
-class CpuPrimitive : public mx::UnaryPrimitive {
- public:
-  CpuPrimitive() : UnaryPrimitive(mx::default_stream(mx::Device::cpu)) {}
-
-  void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
-    throw InvalidArgument("a kernel of the CPU was asked to run on the GPU");
-  }
-
- protected:
-  static MutableRows allocate(mx::array& out) {
-    out.set_data(mx::allocator::malloc(out.nbytes()));
-    return {
-        out.data<std::byte>(),
-        float_type(out.dtype()).value(),
-        static_cast<std::size_t>(out.shape(-1))};
-  }
-
-  template <class Task>
-  void
-  enqueue(const std::vector<mx::array>& inputs, mx::array& out, Task&& task) {
-    auto& encoder = mx::cpu::get_command_encoder(stream());
-    for (const mx::array& input : inputs) {
-      encoder.set_input_array(input);
-    }
-    encoder.set_output_array(out);
-    encoder.dispatch(std::forward<Task>(task));
-  }
-};
-
-mx::array as_float(const mx::array& x) {
-  return float_type(x.dtype()) ? x : mx::astype(x, mx::float32);
-}
-
-// Vectors are weights and contiguous, as loaded; slices of them may not be.
-mx::array side_by_side(const mx::array& x) {
-  return x.has_primitive() ? mx::contiguous(x) : x;
-}
 
 class LinearPrimitive final : public CpuPrimitive {
  public:
@@ -307,118 +262,6 @@ class SparsePrimitive final : public CpuPrimitive {
   bool normalize_;
 };
 
-struct AttentionState {
-  std::shared_ptr<KvBuffer> buffer;
-  std::shared_ptr<Runtime> runtime;
-  int n_heads;
-  int n_kv_heads;
-  int head_dim;
-  float scale;
-  std::optional<int> window;
-  float norm_eps;
-  bool has_norms;
-  int batch;
-  int offset;
-  int capacity;
-};
-
-// Appends the new rows and attends: what the attention primitive's task does.
-void run_attention(
-    const AttentionState& state,
-    const Rows& qkv,
-    int num_rows,
-    const std::optional<std::pair<Vector, Vector>>& norms,
-    const float* periods,
-    int num_periods,
-    const MutableRows& out) {
-  KvBuffer& buffer = *state.buffer;
-  buffer.reserve(state.capacity, state.offset);
-  const auto dim = static_cast<std::size_t>(state.head_dim);
-  const auto head_stride = static_cast<std::size_t>(buffer.capacity()) * dim;
-  const auto batch_bytes = head_stride *
-      static_cast<std::size_t>(state.n_kv_heads) * size_of(buffer.type());
-  const auto heads_at = [&](int head) {
-    return Rows{
-        static_cast<const std::byte*>(qkv.data) +
-            static_cast<std::size_t>(head) * dim * size_of(qkv.type),
-        qkv.type,
-        qkv.stride};
-  };
-  std::vector<float> inv_freq;
-  for (int idx = 0; idx < num_periods; ++idx) {
-    inv_freq.push_back(1.0F / periods[idx]);
-  }
-  const int length = num_rows / state.batch;
-  std::vector<std::int32_t> positions;
-  AttentionArgs args{
-      .num_heads = state.n_heads,
-      .num_kv_heads = state.n_kv_heads,
-      .head_dim = state.head_dim,
-      .scale = state.scale,
-      .window = state.window,
-      .queries = heads_at(0),
-      .keys = heads_at(state.n_heads),
-      .values = heads_at(state.n_heads + state.n_kv_heads),
-      .kv_type = buffer.type(),
-      .inv_freq = inv_freq.data(),
-      .rotary_dim = 2 * num_periods};
-  if (norms) {
-    args.q_norm = RmsNorm{norms->first, state.norm_eps};
-    args.k_norm = RmsNorm{norms->second, state.norm_eps};
-  }
-  for (int sequence = 0; sequence < state.batch; ++sequence) {
-    const std::size_t begin = static_cast<std::size_t>(sequence) * batch_bytes;
-    args.sequences.push_back(
-        {.kv =
-             {.keys = buffer.keys() + begin,
-              .values = buffer.values() + begin,
-              .key_head_stride = head_stride,
-              .value_head_stride = head_stride,
-              .token_stride = dim},
-         .num_rows = length,
-         .first_key_idx = state.offset});
-    for (int row = 0; row < length; ++row) {
-      positions.push_back(state.offset + row);
-    }
-  }
-  args.positions = positions.data();
-  attention(state.runtime->context(), args, out);
-}
-
-class AttentionPrimitive final : public CpuPrimitive {
- public:
-  explicit AttentionPrimitive(AttentionState state)
-      : state_(std::move(state)) {}
-
-  // qkv, periods, then both norms, then whatever must come before
-  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
-    const MutableRows to = allocate(out);
-    std::optional<std::pair<Vector, Vector>> norms;
-    if (state_.has_norms) {
-      norms.emplace(vector_of(inputs[2]), vector_of(inputs[3]));
-    }
-    enqueue(
-        inputs,
-        out,
-        [state = state_,
-         qkv = RowsOf(inputs[0]),
-         periods = inputs[1].data<float>(),
-         num_periods = static_cast<int>(inputs[1].size()),
-         norms,
-         to]() mutable {
-          run_attention(
-              state, qkv.get(), qkv.count(), norms, periods, num_periods, to);
-        });
-  }
-
-  const char* name() const override {
-    return "CpuAttention";
-  }
-
- private:
-  AttentionState state_;
-};
-
 } // namespace
 
 mx::array
@@ -480,46 +323,6 @@ mx::array sparse_op(
       residual.shape(),
       input.dtype(),
       std::make_shared<SparsePrimitive>(layer),
-      std::move(inputs));
-}
-
-bool supports_head_dim(int head_dim) {
-  return head_dim % kTileRows == 0 && head_dim <= kMaxHeadDim;
-}
-
-mx::array attention_op(
-    const AttentionCall& call,
-    const std::shared_ptr<KvBuffer>& buffer,
-    int offset,
-    int capacity,
-    const std::optional<mx::array>& previous) {
-  const mx::array& qkv = call.qkv;
-  const AttentionForm& form = call.form;
-  const bool has_norms = form.q_norm != nullptr && form.k_norm != nullptr;
-  std::vector<mx::array> inputs{qkv, side_by_side(form.periods)};
-  if (has_norms) {
-    inputs.push_back(side_by_side(as_float(*form.q_norm)));
-    inputs.push_back(side_by_side(as_float(*form.k_norm)));
-  }
-  if (previous) {
-    inputs.push_back(*previous);
-  }
-  return mx::array(
-      {qkv.shape(0), form.n_heads * form.head_dim},
-      qkv.dtype(),
-      std::make_shared<AttentionPrimitive>(AttentionState{
-          buffer,
-          call.runtime,
-          form.n_heads,
-          form.n_kv_heads,
-          form.head_dim,
-          form.scale,
-          form.window,
-          form.norm_eps,
-          has_norms,
-          call.batch,
-          offset,
-          capacity}),
       std::move(inputs));
 }
 

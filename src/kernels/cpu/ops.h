@@ -3,10 +3,6 @@
 // matrices (kernels/cpu/tiles.h); ops.cpp picks them and checks shapes before.
 #pragma once
 
-#include <memory>
-#include <optional>
-
-#include "kernels/cpu/kv_buffer.h"
 #include "kernels/cpu/tiles.h"
 #include "mlx/array.h"
 
@@ -55,41 +51,5 @@ mx::array sparse_op(
     const mx::array& residual,
     const mx::array& logits,
     const SparseLayer& layer);
-
-/// What attention does to heads before they meet.
-struct AttentionForm {
-  int n_heads;
-  int n_kv_heads;
-  int head_dim;
-  float scale;
-  std::optional<int> window;
-  const mx::array* q_norm = nullptr; ///< [head_dim]
-  const mx::array* k_norm = nullptr;
-  float norm_eps = 0;
-  const mx::array& periods; ///< [rotary_dim / 2]: angle = position / period.
-};
-
-/// One segment's attention: what attention_op takes but the cache.
-struct AttentionCall {
-  const mx::array& qkv;
-  const AttentionForm& form;
-  int batch;
-  int length;
-  std::shared_ptr<Runtime> runtime;
-};
-
-/// Whether attention_op takes heads of that size.
-bool supports_head_dim(int head_dim);
-
-/// qkv [B * L, (n_heads + 2 * n_kv_heads) * head_dim], rows of B sequences of
-/// one length at position `offset` -> [B * L, n_heads * head_dim]. Appends to
-/// `buffer`, before which `previous` stands: the output of the call that wrote
-/// to it last. `capacity`: positions the buffer must hold afterwards.
-mx::array attention_op(
-    const AttentionCall& call,
-    const std::shared_ptr<KvBuffer>& buffer,
-    int offset,
-    int capacity,
-    const std::optional<mx::array>& previous);
 
 } // namespace qwen3_mlx::cpu

@@ -17,6 +17,8 @@ namespace qwen3_mlx::cpu::avx2 {
 
 inline constexpr int kLanes = 16;
 inline constexpr int kMaxRows = 4;
+// Running sums (two registers each) that fit beside their factors.
+inline constexpr int kSums = 6;
 
 struct F32 {
   __m256 lo;
@@ -122,32 +124,6 @@ inline float max_lane(F32 a) {
       _mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
-}
-inline __m256 sum8(const float* vectors) {
-  const auto halve_8 = [&](int idx) {
-    return _mm256_add_ps(
-        _mm256_loadu_ps(vectors + 16 * idx),
-        _mm256_loadu_ps(vectors + 16 * idx + 8));
-  };
-  const auto halve_4 = [&](int idx) {
-    const __m256 a = halve_8(idx);
-    const __m256 b = halve_8(idx + 4);
-    return _mm256_add_ps(
-        _mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
-  };
-  const auto halve_2 = [&](int idx) {
-    const __m256 a = halve_4(idx);
-    const __m256 b = halve_4(idx + 1);
-    return _mm256_add_ps(
-        _mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-  };
-  const __m256 a = halve_2(0);
-  const __m256 b = halve_2(2);
-  return _mm256_add_ps(
-      _mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd));
-}
-inline F32 sum16(const float* vectors) {
-  return {sum8(vectors), sum8(vectors + 16 * 8)};
 }
 
 inline I32 set1_i(std::int32_t value) {

@@ -14,6 +14,8 @@ inline constexpr int kLanes = 16;
 // 8 float and 8 integer sums, unpacked weights, masks and scales: within 32
 // registers.
 inline constexpr int kMaxRows = 8;
+// Running sums that fit the registers beside their factors.
+inline constexpr int kSums = 24;
 
 struct F32 {
   __m512 v;
@@ -101,33 +103,6 @@ inline float sum(F32 a) {
 }
 inline float max_lane(F32 a) {
   return _mm512_reduce_max_ps(a.v);
-}
-
-// Four halving steps on pairs of vectors; which vectors pair up makes the
-// results land in order.
-inline F32 sum16(const float* vectors) {
-  const auto halve_8 = [&](int idx) { // vectors idx and idx + 4
-    const __m512 a = _mm512_loadu_ps(vectors + 16 * idx);
-    const __m512 b = _mm512_loadu_ps(vectors + 16 * (idx + 4));
-    return _mm512_add_ps(
-        _mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-  };
-  const auto halve_4 = [&](int idx) { // and idx + 8, idx + 12
-    const __m512 a = halve_8(idx);
-    const __m512 b = halve_8(idx + 8);
-    return _mm512_add_ps(
-        _mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-  };
-  const auto halve_2 = [&](int idx) { // and those after them
-    const __m512 a = halve_4(idx);
-    const __m512 b = halve_4(idx + 1);
-    return _mm512_add_ps(
-        _mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-  };
-  const __m512 a = halve_2(0);
-  const __m512 b = halve_2(2);
-  return {_mm512_add_ps(
-      _mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd))};
 }
 
 inline I32 set1_i(std::int32_t value) {

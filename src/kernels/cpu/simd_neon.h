@@ -12,6 +12,8 @@ namespace qwen3_mlx::cpu::neon {
 
 inline constexpr int kLanes = 16;
 inline constexpr int kMaxRows = 4;
+// Running sums (four registers each) that fit beside their factors.
+inline constexpr int kSums = 6;
 
 struct F32 {
   float32x4_t q[4];
@@ -105,11 +107,6 @@ inline F32 zero_below(F32 x, float bound, F32 value) {
 inline float32x4_t sum_to_4(F32 a) {
   return vaddq_f32(vaddq_f32(a.q[0], a.q[2]), vaddq_f32(a.q[1], a.q[3]));
 }
-inline float32x4_t halve_2(float32x4_t a, float32x4_t b) {
-  return vaddq_f32(
-      vcombine_f32(vget_low_f32(a), vget_low_f32(b)),
-      vcombine_f32(vget_high_f32(a), vget_high_f32(b)));
-}
 inline float sum(F32 a) {
   const float32x4_t four = sum_to_4(a);
   const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
@@ -118,14 +115,6 @@ inline float sum(F32 a) {
 inline float max_lane(F32 a) {
   return vmaxvq_f32(
       vmaxq_f32(vmaxq_f32(a.q[0], a.q[1]), vmaxq_f32(a.q[2], a.q[3])));
-}
-inline F32 sum16(const float* vectors) {
-  return each([&](int idx) {
-    const float* from = vectors + 64 * idx;
-    return vpaddq_f32(
-        halve_2(sum_to_4(load(from)), sum_to_4(load(from + 16))),
-        halve_2(sum_to_4(load(from + 32)), sum_to_4(load(from + 48))));
-  });
 }
 
 inline I32 set1_i(std::int32_t value) {

@@ -13,6 +13,8 @@ namespace qwen3_mlx::cpu::portable {
 inline constexpr int kLanes = 16;
 /// Activation rows that share one pass over a tile.
 inline constexpr int kMaxRows = 4;
+/// Running sums that the registers may hold at a time.
+inline constexpr int kSums = 4;
 
 struct F32 {
   float lane[kLanes];
@@ -113,10 +115,6 @@ inline float max_lane(F32 a) {
     best = best > a.lane[idx] ? best : a.lane[idx];
   }
   return best;
-}
-/// Lane i is sum(vectors[16 * i ...]).
-inline F32 sum16(const float* vectors) {
-  return each([&](int idx) { return sum(load(vectors + kLanes * idx)); });
 }
 
 inline I32 set1_i(std::int32_t value) {

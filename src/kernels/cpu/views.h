@@ -21,6 +21,12 @@ inline std::optional<Float> float_type(mx::Dtype dtype) {
                               : std::nullopt;
 }
 
+inline mx::Dtype dtype_of(Float type) {
+  return type == Float::f32 ? mx::float32
+      : type == Float::f16  ? mx::float16
+                            : mx::bfloat16;
+}
+
 /// An array seen as rows of its last dimension. Made when a primitive is
 /// evaluated, read when its task runs: the contents come in between.
 class RowsOf {

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+#include "kernels/cpu/kv_blocks.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::cpu {
+
+namespace {
+
+struct Extent {
+  std::size_t rows;
+  std::size_t cols;
+};
+
+// to[col][row] = from[row][col]; strides are from row to row, in elements.
+void transpose(
+    const std::byte* from,
+    std::size_t from_stride,
+    std::byte* to,
+    std::size_t to_stride,
+    const Extent& extent,
+    std::size_t element_size) {
+  for (std::size_t row = 0; row < extent.rows; ++row) {
+    for (std::size_t col = 0; col < extent.cols; ++col) {
+      std::memcpy(
+          to + (col * to_stride + row) * element_size,
+          from + (row * from_stride + col) * element_size,
+          element_size);
+    }
+  }
+}
+
+} // namespace
+
+KvBlockPool::KvBlockPool(const KvShape& shape, int num_blocks)
+    : shape_(shape), num_blocks_(num_blocks) {
+  const std::size_t n_bytes =
+      static_cast<std::size_t>(num_blocks) * shape.block_bytes();
+  data_.reset(new (std::nothrow) std::byte[n_bytes]);
+  if (!data_) {
+    throw Error(
+        "cannot allocate " + std::to_string(n_bytes) + " bytes for " +
+        std::to_string(num_blocks) +
+        " blocks of a layer's keys and values; give the cache less memory");
+  }
+}
+
+void KvBlockPool::copy_block(int from, int to) const {
+  std::memcpy(block(to), block(from), shape_.block_bytes());
+}
+
+void KvBlocks::reserve(int length) {
+  const auto wanted =
+      static_cast<std::size_t>((length + kKvBlockSize - 1) / kKvBlockSize);
+  for (auto& blocks : sequences_) {
+    while (blocks.size() < wanted) {
+      blocks.emplace_back(new std::byte[shape_.block_bytes()]);
+      tables_.clear();
+    }
+  }
+}
+
+void KvBlocks::forget(int begin, int end) {
+  const int first = (begin + kKvBlockSize - 1) / kKvBlockSize;
+  for (auto& blocks : sequences_) {
+    const int last =
+        std::min(end / kKvBlockSize, static_cast<int>(blocks.size()));
+    // Those further ahead went before.
+    for (int idx = last - 1; idx >= first; --idx) {
+      auto& block = blocks[static_cast<std::size_t>(idx)];
+      if (!block) {
+        break;
+      }
+      block.reset();
+      tables_.clear();
+    }
+  }
+}
+
+const std::vector<std::shared_ptr<const BlockTable>>& KvBlocks::tables() {
+  if (tables_.empty()) {
+    for (const auto& blocks : sequences_) {
+      auto table = std::make_shared<BlockTable>();
+      for (const Block& block : blocks) {
+        table->blocks.push_back(block.get());
+      }
+      table->owner = std::make_shared<std::vector<Block>>(blocks);
+      tables_.push_back(std::move(table));
+    }
+  }
+  return tables_;
+}
+
+// copy(block, head, first position in the block, count, row): `row` of a dense
+// array seen as [rows, head_dim] is where the run begins.
+template <class Copy>
+void KvBlocks::for_each_run(int begin, int end, Copy&& copy) const {
+  const int length = end - begin;
+  for (int sequence = 0; sequence < batch(); ++sequence) {
+    const auto& blocks = sequences_[static_cast<std::size_t>(sequence)];
+    for (int head = 0; head < shape_.n_kv_heads; ++head) {
+      const int row = (sequence * shape_.n_kv_heads + head) * length;
+      for (int at = begin; at < end;) {
+        const int first = at % kKvBlockSize;
+        const int count = std::min(kKvBlockSize - first, end - at);
+        copy(
+            blocks[static_cast<std::size_t>(at / kKvBlockSize)].get(),
+            head,
+            static_cast<std::size_t>(first),
+            static_cast<std::size_t>(count),
+            static_cast<std::size_t>(row + at - begin));
+        at += count;
+      }
+    }
+  }
+}
+
+void KvBlocks::save(int begin, int end, void* keys, void* values) const {
+  const auto dim = static_cast<std::size_t>(shape_.head_dim);
+  const std::size_t size = size_of(shape_.type);
+  for_each_run(
+      begin,
+      end,
+      [&](const std::byte* block,
+          int head,
+          std::size_t first,
+          std::size_t count,
+          std::size_t row) {
+        transpose(
+            block + shape_.keys_at(head) + first * size,
+            kKvBlockSize,
+            static_cast<std::byte*>(keys) + row * dim * size,
+            dim,
+            {dim, count},
+            size);
+        std::memcpy(
+            static_cast<std::byte*>(values) + row * dim * size,
+            block + shape_.values_at(head) + first * dim * size,
+            count * dim * size);
+      });
+}
+
+void KvBlocks::load(int begin, int end, const void* keys, const void* values) {
+  reserve(end);
+  const auto dim = static_cast<std::size_t>(shape_.head_dim);
+  const std::size_t size = size_of(shape_.type);
+  for_each_run(
+      begin,
+      end,
+      [&](std::byte* block,
+          int head,
+          std::size_t first,
+          std::size_t count,
+          std::size_t row) {
+        transpose(
+            static_cast<const std::byte*>(keys) + row * dim * size,
+            dim,
+            block + shape_.keys_at(head) + first * size,
+            kKvBlockSize,
+            {count, dim},
+            size);
+        std::memcpy(
+            block + shape_.values_at(head) + first * dim * size,
+            static_cast<const std::byte*>(values) + row * dim * size,
+            count * dim * size);
+      });
+}
+
+std::size_t KvBlocks::n_bytes() const {
+  std::size_t count = 0;
+  for (const auto& blocks : sequences_) {
+    count += static_cast<std::size_t>(std::count_if(
+        blocks.begin(), blocks.end(), [](const Block& b) { return b; }));
+  }
+  return count * shape_.block_bytes();
+}
+
+} // namespace qwen3_mlx::cpu
