@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "testing/tiny_chat_model.h"
+
 namespace qwen3_mlx::testing {
 
 struct ProgramResult {
@@ -57,10 +59,5 @@ class TerminalSession {
   std::string shown_;
   std::size_t seen_ = 0;
 };
-
-/// Writes a random two-layer qwen3 checkpoint whose tokenizer knows single
-/// bytes, "hello" and the special tokens <|end|>, <|im_start|>, <|im_end|>.
-/// It never stops by itself: nothing names an end of text.
-void write_tiny_chat_model(const std::filesystem::path& folder);
 
 } // namespace qwen3_mlx::testing

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: MIT
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <exception>
+
+namespace qwen3_mlx::engine {
+namespace {
+
+// So many steps after each other in which nothing could be computed are no
+// request's fault.
+constexpr int max_steps_failed_wholly = 3;
+
+int context_of(const Model& model, const EngineOptions& options) {
+  const int made_for = model.args().max_position_embeddings;
+  return options.max_context > 0 ? std::min(options.max_context, made_for)
+                                 : made_for;
+}
+
+double seconds(Clock::duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+SchedulerOptions scheduler_options(
+    const EngineOptions& options,
+    const KvLayout& layout,
+    const MemoryPlan& memory,
+    const ModelArgs& args,
+    int max_context) {
+  // With "dynamic" scaling keys depend on the length that a prompt will have.
+  const bool keys_are_reusable = args.rope_scaling.type != RopeType::dynamic;
+  return {
+      .blocks =
+          {.num_blocks = memory.num_blocks,
+           .block_size = layout.block_size,
+           .prefix_cache = options.prefix_cache && layout.shares_blocks &&
+               keys_are_reusable,
+           .max_cached_blocks = memory.max_cached_blocks},
+      .max_running = options.max_running,
+      .max_step_tokens = options.max_step_tokens,
+      .max_context = max_context};
+}
+
+} // namespace
+
+struct Engine::Choice {
+  RequestId request;
+  int index;
+  SequenceId sequence;
+  TextOutput output;
+  TimePoint submitted;
+  std::optional<TimePoint> started = std::nullopt;
+  std::optional<TimePoint> first_token = std::nullopt;
+  std::optional<std::size_t> event = std::nullopt; // its place in events_
+};
+
+struct Engine::Active {
+  std::optional<TimePoint> deadline;
+  std::vector<SequenceId> sequences; // those not ended
+};
+
+Engine::Engine(Model model, Tokenizer tokenizer, const EngineOptions& options)
+    : model_(std::move(model)), tokenizer_(std::move(tokenizer)),
+      options_(options), max_context_(context_of(model_, options)),
+      layout_(find_kv_layout(model_, options.kv)),
+      memory_(plan_memory(
+          model_,
+          layout_,
+          {options.max_running, options.max_step_tokens, max_context_},
+          options.memory)),
+      scheduler_(scheduler_options(
+          options,
+          layout_,
+          memory_,
+          model_.args(),
+          max_context_)) {}
+
+Engine::~Engine() {
+  stop();
+  if (thread_.joinable()) {
+    thread_.join();
+  }
+}
+
+void Engine::start(Report report) {
+  report_ = std::move(report);
+  thread_ = std::thread([this] { run(); });
+}
+
+void Engine::submit(Request request) {
+  if (!is_open_ || !is_healthy_) {
+    throw EngineStopped("the engine takes no requests any more");
+  }
+  scheduler_.check_fits(
+      static_cast<std::int64_t>(request.prompt.size()), request.max_tokens);
+  for (const auto id : request.prompt) {
+    if (id >= static_cast<std::uint32_t>(model_.args().vocab_size)) {
+      throw InvalidArgument(
+          "prompt: token id " + std::to_string(id) +
+          " is outside the vocabulary of " +
+          std::to_string(model_.args().vocab_size));
+    }
+  }
+  validate(request.sampling.params, model_.args().vocab_size);
+  const int limit = options_.max_running + options_.max_waiting;
+  if (num_outstanding_.fetch_add(request.num_choices) + request.num_choices >
+      limit) {
+    num_outstanding_ -= request.num_choices;
+    throw QueueFull(
+        "the queue is full: " + std::to_string(limit) +
+        " texts are under way or waiting; try again later");
+  }
+  mailbox_.post(std::move(request));
+}
+
+void Engine::cancel(RequestId id) {
+  mailbox_.post(Cancel{id});
+}
+
+void Engine::stop() {
+  is_open_ = false;
+  mailbox_.post(Stop{});
+}
+
+std::optional<TimePoint> Engine::busy_since() const {
+  const auto since = busy_since_.load();
+  return since == 0 ? std::nullopt
+                    : std::optional(TimePoint(Clock::duration(since)));
+}
+
+void Engine::run() {
+  try {
+    runner_ =
+        std::make_unique<Runner>(model_, layout_.make(memory_.num_blocks));
+    while (!is_stopping_) {
+      const bool idle = scheduler_.idle();
+      busy_since_ = idle ? 0 : Clock::now().time_since_epoch().count();
+      for (auto& message : idle ? mailbox_.wait() : mailbox_.take()) {
+        handle(std::move(message));
+      }
+      expire(Clock::now());
+      if (!scheduler_.idle() && !is_stopping_) {
+        busy_since_ = Clock::now().time_since_epoch().count();
+        step();
+      }
+      tell();
+    }
+    finish_all(Finish::shutdown, "the server is shutting down");
+  } catch (const std::exception& error) {
+    // Whatever it was, nobody is left waiting.
+    is_healthy_ = false;
+    finish_all(Finish::error, error.what());
+  }
+  is_healthy_ = false;
+  is_open_ = false;
+  // Requests that came in between get an answer as well.
+  for (auto& message : mailbox_.take()) {
+    if (auto* request = std::get_if<Request>(&message)) {
+      for (int i = 0; i < request->num_choices; ++i) {
+        events_.push_back(
+            {.request = request->id,
+             .choice = i,
+             .finish = Finish::shutdown,
+             .error = "the server is shutting down"});
+      }
+    }
+  }
+  tell();
+  runner_.reset();
+  busy_since_ = 0;
+}
+
+void Engine::handle(Message message) {
+  if (auto* request = std::get_if<Request>(&message)) {
+    begin(std::move(*request));
+  } else if (const auto* cancel = std::get_if<Cancel>(&message)) {
+    end(cancel->id);
+  } else {
+    is_stopping_ = true;
+  }
+}
+
+void Engine::begin(Request request) {
+  const auto now = Clock::now();
+  std::optional<SequenceId> first;
+  const auto seed = request.sampling.params.seed.value_or(random_seed());
+  for (int i = 0; i < request.num_choices; ++i) {
+    const auto id = ++last_sequence_;
+    auto sampling = request.sampling;
+    sampling.params.seed = seed + static_cast<std::uint64_t>(i);
+    choices_.emplace(
+        id, Choice{request.id, i, id, TextOutput(request, tokenizer_), now});
+    requests_.try_emplace(request.id, Active{request.deadline, {}})
+        .first->second.sequences.push_back(id);
+    try {
+      runner_->open(id, sampling);
+      scheduler_.add(
+          {.id = id,
+           .prompt = request.prompt,
+           .max_tokens = request.max_tokens,
+           .priority = request.priority,
+           .user = request.user,
+           .arrival = now,
+           .parent = layout_.shares_blocks ? first : std::nullopt});
+    } catch (const Error& error) {
+      fail(id, error.what());
+    }
+    first = first.value_or(id);
+  }
+}
+
+// Without events: nobody listens any more.
+void Engine::end(RequestId id) {
+  const auto found = requests_.find(id);
+  if (found == requests_.end()) {
+    return;
+  }
+  for (const auto sequence : found->second.sequences) {
+    scheduler_.remove(sequence);
+    runner_->close(sequence);
+    choices_.erase(sequence);
+    --num_outstanding_;
+  }
+  requests_.erase(found);
+}
+
+void Engine::expire(TimePoint now) {
+  std::vector<SequenceId> late;
+  for (const auto& [id, request] : requests_) {
+    if (request.deadline && *request.deadline <= now) {
+      late.insert(
+          late.end(), request.sequences.begin(), request.sequences.end());
+    }
+  }
+  for (const auto id : late) {
+    finish(
+        choices_.at(id), Finish::deadline, "the request's time limit is over");
+  }
+}
+
+void Engine::step() {
+  const auto begun = Clock::now();
+  auto plan = scheduler_.plan(begun);
+  for (const auto& chunk : plan.chunks) {
+    auto& choice = choices_.at(chunk.sequence->id);
+    if (!choice.started) {
+      choice.started = begun;
+      stats_.num_cached_tokens +=
+          static_cast<std::uint64_t>(chunk.sequence->num_cached);
+    }
+  }
+  const auto results = compute(plan);
+  for (const auto& result : results) {
+    take(result);
+  }
+  stats_.step_seconds = seconds(Clock::now() - begun);
+  stats_.step_prompt_tokens = plan.num_prompt_tokens;
+  stats_.step_sequences = static_cast<int>(plan.chunks.size());
+  stats_.num_prompt_tokens +=
+      static_cast<std::uint64_t>(plan.num_prompt_tokens);
+  ++stats_.num_steps;
+}
+
+// Runs the step, or where that fails its chunks one by one, so that only those
+// fail that do it alone.
+std::vector<TokenResult> Engine::compute(StepPlan& plan) {
+  runner_->drop(plan.preempted);
+  runner_->copy(plan.copies);
+  try {
+    auto results = runner_->run(plan.chunks);
+    // What is no number must not be found by others.
+    std::erase_if(plan.chunks, [&](const Chunk& chunk) {
+      return std::any_of(results.begin(), results.end(), [&](auto& result) {
+        return !result.is_finite && result.id == chunk.sequence->id;
+      });
+    });
+    scheduler_.commit(plan);
+    num_steps_failed_wholly_ = 0;
+    return results;
+  } catch (const std::exception&) {
+    ++stats_.num_failed_steps;
+  }
+  std::vector<TokenResult> results;
+  std::vector<std::pair<SequenceId, std::string>> failed;
+  StepPlan done;
+  for (const auto& chunk : plan.chunks) {
+    try {
+      const auto one = runner_->run({&chunk, 1});
+      results.insert(results.end(), one.begin(), one.end());
+      if (one.empty() || one.front().is_finite) {
+        done.chunks.push_back(chunk);
+      }
+    } catch (const std::exception& error) {
+      failed.emplace_back(chunk.sequence->id, error.what());
+    }
+  }
+  scheduler_.commit(done);
+  for (const auto& [id, why] : failed) {
+    fail(id, why);
+  }
+  const bool failed_wholly = results.empty() && done.chunks.empty();
+  num_steps_failed_wholly_ = failed_wholly ? num_steps_failed_wholly_ + 1 : 0;
+  if (num_steps_failed_wholly_ >= max_steps_failed_wholly) {
+    throw Error("the engine gave up: " + failed.back().second);
+  }
+  return results;
+}
+
+void Engine::take(const TokenResult& result) {
+  auto& choice = choices_.at(result.id);
+  if (!result.is_finite) {
+    fail(
+        result.id,
+        "the model's logits are not finite; the checkpoint may be damaged or "
+        "its dtype too narrow");
+    return;
+  }
+  const auto now = Clock::now();
+  choice.first_token = choice.first_token.value_or(now);
+  const auto token = choice.output.decide(result.token);
+  const auto piece = choice.output.add(token);
+  ++stats_.num_generated_tokens;
+  auto& event = event_of(choice);
+  event.text += piece.text;
+  event.tokens.push_back(
+      {token, token == result.token ? result.logprobs : std::nullopt});
+  if (piece.finish) {
+    finish(choice, *piece.finish, {});
+  } else {
+    scheduler_.append(result.id, token);
+  }
+}
+
+void Engine::fail(SequenceId id, const std::string& why) {
+  finish(choices_.at(id), Finish::error, why);
+}
+
+Event& Engine::event_of(Choice& choice) {
+  if (!choice.event) {
+    choice.event = events_.size();
+    events_.push_back({.request = choice.request, .choice = choice.index});
+  }
+  return events_[*choice.event];
+}
+
+void Engine::finish(Choice& choice, Finish reason, std::string error) {
+  const auto now = Clock::now();
+  auto& event = event_of(choice);
+  event.finish = reason;
+  event.error = std::move(error);
+  const auto started = choice.started.value_or(now);
+  const auto first_token = choice.first_token.value_or(now);
+  event.usage.num_generated = choice.output.num_tokens();
+  event.usage.queue_seconds = seconds(started - choice.submitted);
+  event.usage.prompt_seconds = seconds(first_token - started);
+  event.usage.generation_seconds = seconds(now - first_token);
+  if (const auto* sequence = scheduler_.find(choice.sequence)) {
+    event.usage.num_prompt = sequence->num_prompt;
+    event.usage.num_cached = sequence->num_cached;
+  }
+  const auto id = choice.sequence;
+  scheduler_.remove(id);
+  runner_->close(id);
+  auto& request = requests_.at(choice.request);
+  std::erase(request.sequences, id);
+  if (request.sequences.empty()) {
+    requests_.erase(choice.request);
+  }
+  choices_.erase(id);
+  --num_outstanding_;
+}
+
+void Engine::finish_all(Finish reason, const std::string& error) {
+  while (!choices_.empty()) {
+    finish(choices_.begin()->second, reason, error);
+  }
+}
+
+void Engine::tell() {
+  stats_.num_running = scheduler_.num_running();
+  stats_.num_waiting = scheduler_.num_waiting();
+  stats_.num_blocks = scheduler_.blocks().num_blocks();
+  stats_.num_available_blocks = scheduler_.blocks().num_available();
+  stats_.num_cached_blocks = scheduler_.blocks().num_cached();
+  stats_.num_preemptions = scheduler_.num_preemptions();
+  for (auto& [id, choice] : choices_) {
+    choice.event.reset();
+  }
+  report_({std::exchange(events_, {}), stats_});
+}
+
+} // namespace qwen3_mlx::engine

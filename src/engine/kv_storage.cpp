@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+#include "engine/kv_storage.h"
+
+#include <unordered_map>
+
+#include "engine/paged_kv.h"
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::engine {
+namespace {
+
+/// Each sequence's own caches; blocks only count memory.
+class ContiguousStorage final : public KvStorage {
+ public:
+  ContiguousStorage(Model model, const CacheOptions& options)
+      : model_(std::move(model)), options_(options) {}
+
+  bool shares_blocks() const override {
+    return false;
+  }
+  void copy(std::span<const BlockCopy> copies) override {
+    if (!copies.empty()) {
+      throw Error("caches of single sequences have no blocks to copy");
+    }
+  }
+  std::span<KVCache> caches_for(const Chunk& chunk) override {
+    auto& caches = held_[chunk.sequence->id];
+    if (caches.empty()) {
+      caches = model_.make_cache(options_);
+    }
+    // After a failed step a cache may be ahead of what counts as computed.
+    for (auto& cache : caches) {
+      const int ahead = cache.offset() - chunk.begin;
+      if (ahead > 0 && chunk.begin == 0) {
+        cache.reset();
+      } else if (ahead != 0) {
+        cache.trim(ahead);
+      }
+    }
+    return caches;
+  }
+  void drop(SequenceId id) override {
+    held_.erase(id);
+  }
+
+ private:
+  Model model_;
+  CacheOptions options_;
+  std::unordered_map<SequenceId, std::vector<KVCache>> held_;
+};
+
+constexpr int contiguous_block_size = 64;
+
+// Bytes of one position of all layers, as the caches keep it.
+std::size_t position_bytes(const Model& model, const CacheOptions& options) {
+  const auto& args = model.args();
+  const auto values = std::size_t{2} *
+      static_cast<std::size_t>(args.num_hidden_layers) *
+      static_cast<std::size_t>(args.num_key_value_heads) *
+      static_cast<std::size_t>(args.head_dim);
+  if (options.kv_bits) {
+    // A scale and a bias of at most four bytes each for every group.
+    return values * static_cast<std::size_t>(*options.kv_bits) / 8 +
+        values / static_cast<std::size_t>(options.kv_group_size) * 8;
+  }
+  return values * sizeof(float); // no activations are wider
+}
+
+bool is_default(const CacheOptions& options) {
+  return !options.max_kv_size && !options.kv_bits;
+}
+
+} // namespace
+
+KvLayout find_kv_layout(const Model& model, const CacheOptions& options) {
+  if (is_default(options)) {
+    const auto shapes = probe_kv_shapes(model);
+    if (!shapes.empty()) {
+      std::size_t block_bytes = 0;
+      for (const auto& shape : shapes) {
+        block_bytes += shape.block_bytes();
+      }
+      return {
+          .block_size = cpu::kKvBlockSize,
+          .block_bytes = block_bytes,
+          .shares_blocks = true,
+          .make = [shapes](int num_blocks) -> std::unique_ptr<KvStorage> {
+            return std::make_unique<PagedStorage>(shapes, num_blocks);
+          }};
+    }
+  }
+  return {
+      .block_size = contiguous_block_size,
+      .block_bytes = position_bytes(model, options) * contiguous_block_size,
+      .shares_blocks = false,
+      .make = [model, options](int) -> std::unique_ptr<KvStorage> {
+        return std::make_unique<ContiguousStorage>(model, options);
+      }};
+}
+
+} // namespace qwen3_mlx::engine

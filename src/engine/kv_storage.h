@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// Where sequences keep keys and values: in blocks that they share, for this
+// project's own kernels, or each in caches of its own, for MLX's operations.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/scheduler.h"
+#include "qwen3_mlx/model.h"
+
+namespace qwen3_mlx::engine {
+
+/// Belongs to the engine's thread.
+class KvStorage {
+ public:
+  virtual ~KvStorage() = default;
+
+  /// Whether a block may belong to several sequences.
+  virtual bool shares_blocks() const = 0;
+  virtual void copy(std::span<const BlockCopy> copies) = 0;
+  /// The sequence's caches, one a layer, at position chunk.begin.
+  virtual std::span<KVCache> caches_for(const Chunk& chunk) = 0;
+  /// The sequence has ended or gave its blocks back.
+  virtual void drop(SequenceId id) = 0;
+};
+
+/// What a block of positions takes, and how storage for a number of them is
+/// made; found out by running the model for one token.
+struct KvLayout {
+  int block_size = 0;
+  std::size_t block_bytes = 0; ///< Keys and values of all layers.
+  bool shares_blocks = false;
+  std::function<std::unique_ptr<KvStorage>(int num_blocks)> make;
+};
+
+/// `options` other than the default leave the shared blocks unused: rotating
+/// and quantized caches are each sequence's own.
+KvLayout find_kv_layout(const Model& model, const CacheOptions& options = {});
+
+} // namespace qwen3_mlx::engine
