@@ -3,14 +3,15 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
-#include <string>
 
-#include "qwen3_mlx/error.h"
+#include "base/huge_pages.h"
 
 namespace qwen3_mlx::cpu {
 
 namespace {
+
+// Blocks of a sequence that come first: 256 positions.
+constexpr std::size_t kFirstChunkBlocks = 4;
 
 struct Extent {
   std::size_t rows;
@@ -39,15 +40,8 @@ void transpose(
 
 KvBlockPool::KvBlockPool(const KvShape& shape, int num_blocks)
     : shape_(shape), num_blocks_(num_blocks) {
-  const std::size_t n_bytes =
-      static_cast<std::size_t>(num_blocks) * shape.block_bytes();
-  data_.reset(new (std::nothrow) std::byte[n_bytes]);
-  if (!data_) {
-    throw Error(
-        "cannot allocate " + std::to_string(n_bytes) + " bytes for " +
-        std::to_string(num_blocks) +
-        " blocks of a layer's keys and values; give the cache less memory");
-  }
+  data_ = allocate_huge_pages(
+      static_cast<std::size_t>(num_blocks) * shape.block_bytes());
 }
 
 void KvBlockPool::copy_block(int from, int to) const {
@@ -59,10 +53,28 @@ void KvBlocks::reserve(int length) {
       static_cast<std::size_t>((length + kKvBlockSize - 1) / kKvBlockSize);
   for (auto& blocks : sequences_) {
     while (blocks.size() < wanted) {
-      blocks.emplace_back(new std::byte[shape_.block_bytes()]);
+      blocks.push_back(new_block());
       tables_.clear();
     }
   }
+}
+
+// The first blocks lie on small pages: a short text would leave the most of a
+// huge one empty, in every layer.
+KvBlocks::Block KvBlocks::new_block() {
+  const std::size_t n_bytes = shape_.block_bytes();
+  if (chunk_used_ == chunk_size_) {
+    if (chunk_size_ == 0) {
+      chunk_size_ = kFirstChunkBlocks * sequences_.size();
+      chunk_.reset(new std::byte[chunk_size_ * n_bytes]);
+    } else {
+      chunk_size_ =
+          std::max<std::size_t>(sequences_.size(), kHugePageBytes / n_bytes);
+      chunk_ = allocate_huge_pages(chunk_size_ * n_bytes);
+    }
+    chunk_used_ = 0;
+  }
+  return {chunk_, chunk_.get() + chunk_used_++ * n_bytes};
 }
 
 void KvBlocks::forget(int begin, int end) {

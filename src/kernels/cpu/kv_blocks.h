@@ -70,7 +70,7 @@ class KvBlockPool {
  private:
   KvShape shape_;
   int num_blocks_;
-  std::unique_ptr<std::byte[]> data_;
+  std::shared_ptr<std::byte[]> data_;
 };
 
 /// The blocks of `batch` sequences of one length that own their memory.
@@ -104,11 +104,16 @@ class KvBlocks {
  private:
   using Block = std::shared_ptr<std::byte[]>;
 
+  // The next block of the memory at hand, or of more.
+  Block new_block();
   template <class Copy>
   void for_each_run(int begin, int end, Copy&& copy) const;
 
   KvShape shape_;
   std::vector<std::vector<Block>> sequences_;
+  std::shared_ptr<std::byte[]> chunk_; // of chunk_size_ blocks
+  std::size_t chunk_size_ = 0;
+  std::size_t chunk_used_ = 0;
   std::vector<std::shared_ptr<const BlockTable>> tables_; // empty: out of date
 };
 

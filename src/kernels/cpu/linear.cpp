@@ -13,9 +13,9 @@ namespace {
 
 // Rows a thread takes at a time: enough to hide the cost of taking them.
 constexpr int kRowsPerChunk = 4;
-// Bytes of weights a thread takes at a time: some microseconds of reading, far
-// above the cost of claiming, fine enough that threads end together.
-constexpr std::size_t kBytesPerChunk = 64 * 1024;
+// Fewest bytes of weights a thread takes at a time: a microsecond or two of
+// reading, above the cost of claiming, so fine that threads end together.
+constexpr std::size_t kLeastBytesPerChunk = 32 * 1024;
 
 template <class Function>
 void for_each_row(const Context& context, int num_rows, Function&& function) {
@@ -28,29 +28,43 @@ void for_each_row(const Context& context, int num_rows, Function&& function) {
   });
 }
 
-int tiles_per_chunk(const Context& context, const MatmulJob& job, int tiles) {
-  const std::size_t bytes =
-      job.layout.tile_bytes() * (job.up_tile_offset != 0 ? 2 : 1);
-  const auto wanted =
-      static_cast<int>(kBytesPerChunk / std::max<std::size_t>(bytes, 1));
-  const int fair = tiles / (2 * context.pool.size());
-  return std::max(1, std::min(wanted, fair));
-}
-
 // Number of tiles that a job's outputs come from.
 int output_tiles(const MatmulJob& job) {
   return job.up_tile_offset != 0 ? job.up_tile_offset : job.layout.num_tiles();
+}
+
+// Ends of the runs of tiles that threads claim one after another. Each round
+// shares out half of what is left, so that threads read long runs, which memory
+// likes, and yet end together.
+std::vector<int> chunk_ends(const Context& context, const MatmulJob& job) {
+  const std::size_t tile_bytes =
+      job.layout.tile_bytes() * (job.up_tile_offset != 0 ? 2 : 1);
+  const int tiles = output_tiles(job);
+  const int least = std::max(
+      1,
+      static_cast<int>(
+          kLeastBytesPerChunk / std::max<std::size_t>(tile_bytes, 1)));
+  const int threads = context.pool.size();
+  std::vector<int> ends;
+  for (int done = 0; done < tiles;) {
+    const int step = std::max(least, (tiles - done) / (2 * threads));
+    for (int thread = 0; thread < threads && done < tiles; ++thread) {
+      done = std::min(tiles, done + step);
+      ends.push_back(done);
+    }
+  }
+  return ends;
 }
 
 void run(const Context& context, const MatmulJob& job) {
   if (job.num_rows == 0) {
     return;
   }
-  const int tiles = output_tiles(job);
-  const int step = tiles_per_chunk(context, job, tiles);
-  context.pool.parallel_for((tiles + step - 1) / step, [&](int chunk) {
-    const int first = chunk * step;
-    context.kernels.matmul_tiles(job, first, std::min(tiles, first + step));
+  const std::vector<int> ends = chunk_ends(context, job);
+  context.pool.parallel_for(static_cast<int>(ends.size()), [&](int chunk_idx) {
+    const auto chunk = static_cast<std::size_t>(chunk_idx);
+    context.kernels.matmul_tiles(
+        job, chunk == 0 ? 0 : ends[chunk - 1], ends[chunk]);
   });
 }
 
@@ -251,7 +265,7 @@ void grouped_product(
     part.job.out_type = out.type;
     part.job.up_tile_offset = up_tile_offset;
     const int tiles = output_tiles(part.job);
-    const int step = tiles_per_chunk(context, part.job, tiles);
+    const int step = std::max(1, tiles / (2 * context.pool.size()));
     for (int tile = 0; tile < tiles; tile += step) {
       units.push_back({idx, tile, std::min(tiles, tile + step)});
     }

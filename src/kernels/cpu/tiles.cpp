@@ -76,18 +76,10 @@ make_tiled(const Matrix& source, const std::shared_ptr<Runtime>& runtime) {
       source.weight.ndim() == 3 ? source.weight.shape(0) : 0;
   const auto tiles = std::make_shared<Tiles>(
       Tiles{*layout, num_matrices, source.format, runtime});
-  const mx::Shape shape{
-      std::max(1, num_matrices) * layout->num_tiles(),
-      static_cast<int>(layout->tile_bytes())};
-  auto data = mx::allocator::malloc(
-      layout->n_bytes() * static_cast<std::size_t>(std::max(1, num_matrices)));
-  if (data.buffer().raw_ptr() == nullptr) {
-    throw Error(
-        "cannot allocate " + std::to_string(layout->n_bytes()) +
-        " bytes for weights");
-  }
   return Matrix{
-      mx::array(std::move(data), shape, mx::uint8),
+      runtime->arena.allocate(
+          std::max(1, num_matrices) * layout->num_tiles(),
+          static_cast<int>(layout->tile_bytes())),
       std::nullopt,
       std::nullopt,
       source.format,

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "kernels/cpu/context.h"
+#include "kernels/cpu/weight_arena.h"
 #include "qwen3_mlx/matrix.h"
 
 namespace qwen3_mlx::cpu {
@@ -24,6 +25,7 @@ struct Runtime {
   ThreadPool pool;
   const KernelTable& kernels;
   bool exact;
+  WeightArena arena; ///< Where make_tiled() takes memory from.
 };
 
 /// How the bytes of a tiled matrix are to be read.
