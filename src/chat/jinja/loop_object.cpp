@@ -55,6 +55,17 @@ std::optional<Value> LoopObject::advance(Runtime& rt) {
   return item;
 }
 
+std::unique_ptr<Iterator> LoopObject::iterate() {
+  return iterate_with(
+      [self = shared_from_this()](Runtime& rt) -> std::optional<Value> {
+        auto item = self->advance(rt);
+        if (!item) {
+          return std::nullopt;
+        }
+        return Value::tuple({std::move(*item), Value(self)});
+      });
+}
+
 std::optional<std::size_t> LoopObject::length(Runtime& rt) {
   if (!length_) {
     std::vector<Value> rest;

@@ -28,9 +28,8 @@ class LoopObject : public Object,
   std::string repr(Runtime& rt) const override;
   std::optional<Value> attribute(Runtime& rt, std::string_view name) override;
   std::optional<std::size_t> length(Runtime& rt) override;
-  std::unique_ptr<Iterator> iterate() override {
-    return nullptr;
-  }
+  /// Advances the loop itself and gives pairs (item, loop), as Jinja does.
+  std::unique_ptr<Iterator> iterate() override;
   bool callable() const override {
     return true;
   }
