@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "formats/checked.h"
+#include "formats/ggml_dequantize.h"
 #include "formats/safetensors.h"
 #include "qwen3_mlx/config.h"
 #include "qwen3_mlx/error.h"
@@ -54,8 +55,10 @@ StoredType stored_type(GgmlType type) {
     return StoredType::q4_1;
   case GgmlType::q8_0:
     return StoredType::q8_0;
+  case GgmlType::mxfp4:
+    return StoredType::mxfp4;
   default:
-    return StoredType::other;
+    return can_dequantize(type) ? StoredType::ggml : StoredType::other;
   }
 }
 
@@ -75,27 +78,6 @@ std::optional<fs::path> blobs_of_snapshot(const fs::path& directory) {
   const bool is_cache = snapshots.filename() == "snapshots" &&
       repository.filename().string().starts_with("models--");
   return is_cache ? std::optional(repository / "blobs") : std::nullopt;
-}
-
-/// The file a plain name in the directory means. A link may lead only to the
-/// directory itself or, from a snapshot of Hugging Face's cache, to its blobs:
-/// a downloaded checkpoint must not make us read other files.
-fs::path resolve(const fs::path& directory, const std::string& name) {
-  const auto path = directory / name;
-  std::error_code error;
-  const auto real = fs::canonical(path, error);
-  if (error) {
-    throw FileError(path, "cannot open: " + error.message());
-  }
-  const auto real_directory = fs::canonical(directory);
-  const auto blobs = blobs_of_snapshot(real_directory);
-  if (!is_inside(real_directory, real) && !(blobs && is_inside(*blobs, real))) {
-    throw FileError(
-        path,
-        "is a link to " + real.string() +
-            ", outside the checkpoint; put the file itself there");
-  }
-  return path;
 }
 
 /// The names must be plain: nothing of a path, and a safetensors file.
@@ -137,7 +119,7 @@ class Directory {
 
  private:
   void read_file(const std::string& name) {
-    SafetensorsFile container(resolve(path_, name));
+    SafetensorsFile container(checkpoint_file(path_, name));
     const auto file = std::make_shared<const File>(container.release_file());
     for (const auto& info : container.tensors()) {
       StoredTensor tensor;
@@ -201,6 +183,24 @@ class Directory {
 
 } // namespace
 
+fs::path checkpoint_file(const fs::path& directory, const std::string& name) {
+  const auto path = directory / name;
+  std::error_code error;
+  const auto real = fs::canonical(path, error);
+  if (error) {
+    throw FileError(path, "cannot open: " + error.message());
+  }
+  const auto real_directory = fs::canonical(directory);
+  const auto blobs = blobs_of_snapshot(real_directory);
+  if (!is_inside(real_directory, real) && !(blobs && is_inside(*blobs, real))) {
+    throw FileError(
+        path,
+        "is a link to " + real.string() +
+            ", outside the checkpoint; put the file itself there");
+  }
+  return path;
+}
+
 std::uint64_t StoredTensor::n_bytes() const {
   std::uint64_t sum = 0;
   for (const auto& piece : pieces) {
@@ -229,6 +229,9 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     tensor.source_name = info.name;
     tensor.type = stored_type(info.type);
     tensor.type_name = ggml_block(info.type).name;
+    if (can_dequantize(info.type)) {
+      tensor.ggml_type = info.type;
+    }
     tensor.shape = info.shape;
     tensor.pieces.push_back({file, info.offset, info.n_bytes});
     tensor.permuted_head_dim = names.permuted_head_dim(info);

@@ -7,16 +7,31 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/file.h"
+#include "formats/gguf.h"
 
 namespace qwen3_mlx {
 
 /// How elements are stored in the file.
-enum class StoredType { f32, f16, bf16, u32, u8, q4_0, q4_1, q8_0, other };
+/// `ggml`: blocks that MLX has no packing for, but that have values.
+enum class StoredType {
+  f32,
+  f16,
+  bf16,
+  u32,
+  u8,
+  q4_0,
+  q4_1,
+  q8_0,
+  mxfp4,
+  ggml,
+  other
+};
 
 /// A tensor of the checkpoint under its canonical name.
 struct StoredTensor {
@@ -32,6 +47,8 @@ struct StoredTensor {
   std::string source_name;
   StoredType type;
   std::string type_name; ///< As the file calls it, "BF16", "Q4_0".
+  /// Of a GGUF's tensor that dequantize_ggml() can read.
+  std::optional<GgmlType> ggml_type = std::nullopt;
   /// Outermost first, in elements (not blocks).
   std::vector<std::int64_t> shape;
   /// Equal shares of `shape` along its first dimension, in order.
@@ -72,5 +89,13 @@ class Checkpoint {
   bool is_gguf_ = false;
   std::map<std::string, StoredTensor, std::less<>> tensors_;
 };
+
+/// The file that a plain name in a checkpoint's directory means. A link may
+/// lead only to the directory itself or, from a snapshot of Hugging Face's
+/// cache, to its blobs: a downloaded checkpoint must not make us read other
+/// files. Throws FileError.
+std::filesystem::path checkpoint_file(
+    const std::filesystem::path& directory,
+    const std::string& name);
 
 } // namespace qwen3_mlx

@@ -16,9 +16,16 @@ mx::float16_t times(mx::float16_t value, float factor) {
   return mx::float16_t(static_cast<float>(value) * factor);
 }
 
-/// ggml: element i of the first half in the low nibble of byte i, element
-/// i + 16 in its high nibble. MLX: element i in nibble i.
-void repack_nibbles(const std::byte* from, std::byte* to) {
+} // namespace
+
+std::size_t ggml_block_bytes(RowCodec codec) {
+  return codec == RowCodec::mxfp4 ? 17
+      : codec == RowCodec::q4_0   ? 18
+      : codec == RowCodec::q4_1   ? 20
+                                  : 34;
+}
+
+void repack_ggml_nibbles(const std::byte* from, std::byte* to) {
   constexpr std::byte low{0x0F};
   for (std::size_t idx = 0; idx < 8; ++idx) {
     const auto even = from[2 * idx];
@@ -28,21 +35,15 @@ void repack_nibbles(const std::byte* from, std::byte* to) {
   }
 }
 
-} // namespace
-
-std::size_t ggml_block_bytes(RowCodec codec) {
-  return codec == RowCodec::q4_0 ? 18 : codec == RowCodec::q4_1 ? 20 : 34;
-}
-
 AffineGroup
 unpack_ggml_block(RowCodec codec, const std::byte* block, std::byte* packed) {
   const auto scale = read_half(block);
   if (codec == RowCodec::q4_1) {
-    repack_nibbles(block + 4, packed);
+    repack_ggml_nibbles(block + 4, packed);
     return {scale, read_half(block + 2)};
   }
   if (codec == RowCodec::q4_0) {
-    repack_nibbles(block + 2, packed);
+    repack_ggml_nibbles(block + 2, packed);
     return {scale, times(scale, -8.0f)};
   }
   for (std::size_t idx = 0; idx < 32; ++idx) {

@@ -16,7 +16,7 @@ struct AffineGroup {
   mx::float16_t bias;
 };
 
-/// Bytes of a block in the file: 18, 20 or 34.
+/// Bytes of a block in the file: 17 (mxfp4), 18, 20 or 34.
 std::size_t ggml_block_bytes(RowCodec codec);
 
 /// Writes the 32 numbers of a block as MLX packs them (16 bytes of nibbles or
@@ -27,5 +27,9 @@ std::size_t ggml_block_bytes(RowCodec codec);
 /// The products by powers of two are exact unless they overflow to infinity.
 AffineGroup
 unpack_ggml_block(RowCodec codec, const std::byte* block, std::byte* packed);
+
+/// The 32 nibbles of a block (ggml: the first half in the low ones) in MLX's
+/// order (number i in nibble i).
+void repack_ggml_nibbles(const std::byte* from, std::byte* to);
 
 } // namespace qwen3_mlx

@@ -59,13 +59,15 @@ PlanState::Module PlanState::resolve(const std::string& module, int in) {
   }
   if (const auto format = block_format(out.weight->type)) {
     out.format = *format;
-    out.scale_dtype = scale_dtype(StoredType::f16);
+    out.scale_dtype = format->mode == QuantMode::affine
+        ? scale_dtype(StoredType::f16)
+        : mx::Dtype(mx::uint8);
     out.usable = true;
     return out;
   }
   out.format = configured_format(module, out.weight).value_or(QuantFormat{});
   if (!out.format.is_quantized()) {
-    out.usable = is_float(out.weight->type);
+    out.usable = is_plain(out.weight->type);
     return out;
   }
   out.scales = checkpoint_->find(module + ".scales");
@@ -105,7 +107,7 @@ bool PlanState::check_module(
     return check_shape(weight, with_rows(in));
   }
   if (!format.is_quantized()) {
-    if (is_float(weight.type)) {
+    if (is_plain(weight.type)) {
       return check_shape(weight, with_rows(in));
     }
     problem(weight, "is stored as " + weight.type_name + ", " + cure(weight));
@@ -159,8 +161,9 @@ bool PlanState::check_module(
 
 std::string PlanState::cure(const StoredTensor& weight) const {
   if (checkpoint_->is_gguf()) {
-    return "which cannot be read yet; use a GGUF file of F32, F16, BF16, "
-           "Q4_0, Q4_1 and Q8_0 tensors";
+    return "which cannot be read; use a GGUF file of F32, F16, BF16, Q4_0, "
+           "Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K, IQ4_NL, IQ4_XS or MXFP4 "
+           "tensors";
   }
   if (weight.type == StoredType::u32 && !quantization_) {
     return "expected F32, F16 or BF16; config.json lacks \"quantization\"";

@@ -24,7 +24,12 @@ inline mx::Dtype to_dtype(StoredType type) {
                                  : mx::uint8;
 }
 
-/// ggml's blocks, which turn into affine groups of 32; nothing for others.
+/// Of a tensor that becomes a plain one.
+inline bool is_plain(StoredType type) {
+  return is_float(type) || type == StoredType::ggml;
+}
+
+/// ggml's blocks that MLX can pack, in groups of 32; nothing for others.
 inline std::optional<QuantFormat> block_format(StoredType type) {
   switch (type) {
   case StoredType::q4_0:
@@ -32,6 +37,8 @@ inline std::optional<QuantFormat> block_format(StoredType type) {
     return QuantFormat{QuantMode::affine, 4, 32};
   case StoredType::q8_0:
     return QuantFormat{QuantMode::affine, 8, 32};
+  case StoredType::mxfp4:
+    return QuantFormat{QuantMode::mxfp4, 4, 32};
   default:
     return std::nullopt;
   }

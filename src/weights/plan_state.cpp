@@ -18,7 +18,8 @@ namespace {
 RowCodec block_codec(StoredType type) {
   return type == StoredType::q4_0 ? RowCodec::q4_0
       : type == StoredType::q4_1  ? RowCodec::q4_1
-                                  : RowCodec::q8_0;
+      : type == StoredType::q8_0  ? RowCodec::q8_0
+                                  : RowCodec::mxfp4;
 }
 
 RowTarget target_of(mx::array& array) {
@@ -179,6 +180,7 @@ void PlanState::copy_rows(
     copy.row_bytes = row_bytes;
     copy.codec = codec;
     copy.type = tensor.type;
+    copy.ggml_type = tensor.ggml_type;
     copy.permuted_head_dim = tensor.permuted_head_dim;
     copy.targets = targets;
     for (auto& target : copy.targets) {
@@ -352,12 +354,16 @@ void PlanState::copy_module(
   for (const auto& range : ranges) {
     if (block_format(stored.type)) {
       auto scales = *matrix.scales;
-      auto biases = *matrix.biases;
-      copy_rows(
-          stored,
-          range,
-          block_codec(stored.type),
-          {target_of(weight), target_of(scales), target_of(biases)});
+      std::array targets{target_of(weight), target_of(scales), RowTarget{}};
+      if (matrix.biases) {
+        auto biases = *matrix.biases;
+        targets[2] = target_of(biases);
+      }
+      copy_rows(stored, range, block_codec(stored.type), targets);
+      continue;
+    }
+    if (stored.type == StoredType::ggml) {
+      copy_rows(stored, range, RowCodec::ggml, {target_of(weight)});
       continue;
     }
     const auto copy = [&](const StoredTensor& tensor, mx::array array) {

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "formats/checked.h"
+#include "formats/ggml_dequantize.h"
 #include "mlx/types/half_types.h"
 #include "qwen3_mlx/error.h"
 #include "weights/ggml_blocks.h"
@@ -111,6 +112,44 @@ void unpack_blocks(
   }
 }
 
+/// One row of MXFP4 blocks: the packed numbers, and per block an exponent.
+void unpack_mxfp4(
+    const RowCopy& copy,
+    const std::byte* from,
+    std::uint64_t to_row) {
+  auto* packed = copy.targets[0].data + to_row * copy.targets[0].row_bytes;
+  auto* scales = copy.targets[1].data + to_row * copy.targets[1].row_bytes;
+  const auto block_bytes = ggml_block_bytes(copy.codec);
+  for (std::uint64_t at = 0; at < copy.row_bytes; at += block_bytes) {
+    *scales++ = from[at];
+    repack_ggml_nibbles(from + at + 1, packed);
+    packed += 16;
+  }
+}
+
+/// One row of ggml blocks that MLX has no packing for.
+void dequantize_row(
+    const RowCopy& copy,
+    const std::byte* from,
+    std::byte* to,
+    const RowTarget& target) {
+  // A super-block at a time: its values stay in the first cache.
+  constexpr std::size_t part = 256;
+  std::array<float, part> values;
+  const auto block = ggml_block(*copy.ggml_type);
+  const auto itemsize = target.dtype.size();
+  for (std::uint64_t done = 0; done < copy.row_elements;) {
+    const auto count = static_cast<std::size_t>(
+        std::min<std::uint64_t>(part, copy.row_elements - done));
+    dequantize_ggml(*copy.ggml_type, from, count, values.data());
+    convert_from<float>(
+        reinterpret_cast<const std::byte*>(values.data()), target, to, count);
+    from += count / block.n_elements * block.n_bytes;
+    to += count * itemsize;
+    done += count;
+  }
+}
+
 /// SplitMix64, one number a counter, so that any row can be made alone.
 std::uint64_t noise(std::uint64_t counter) {
   std::uint64_t z = counter * 0x9E3779B97F4A7C15u;
@@ -166,6 +205,12 @@ void decode_row(
   case RowCodec::q4_1:
   case RowCodec::q8_0:
     unpack_blocks(copy, from, to_row);
+    break;
+  case RowCodec::mxfp4:
+    unpack_mxfp4(copy, from, to_row);
+    break;
+  case RowCodec::ggml:
+    dequantize_row(copy, from, to, target);
     break;
   case RowCodec::random:
     break;

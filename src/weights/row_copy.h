@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ enum class RowCodec {
   q4_0,   ///< ggml blocks of 32 to packed nibbles, scales and biases.
   q4_1,
   q8_0,
+  mxfp4,  ///< ggml blocks of 32 to packed nibbles and scales.
+  ggml,   ///< Other ggml blocks to floats.
   random, ///< No file: uniform noise.
 };
 
@@ -44,6 +47,7 @@ struct RowCopy {
   std::uint64_t row_bytes = 0; ///< In the file.
   RowCodec codec = RowCodec::raw;
   StoredType type = StoredType::other; ///< For floats.
+  std::optional<GgmlType> ggml_type;   ///< For ggml.
   /// The array; for ggml blocks: nibbles or bytes, scales, biases.
   std::array<RowTarget, 3> targets;
   /// See StoredTensor.

@@ -261,9 +261,9 @@ TEST(GgufWeights, ErrorsNameTensorAndType) {
       "is missing");
   expect_error(small_llama().build(), "token_embd.weight", "is missing");
   expect_error(
-      with_embedding(small_llama(), /* q5_0 */ 6),
+      with_embedding(small_llama(), /* q8_1 */ 9),
       "token_embd.weight",
-      "stored as Q5_0, which cannot be read yet");
+      "stored as Q8_1, which cannot be read");
   expect_error(
       with_embedding(
           small_llama().entry("llama.rope.scaling.type", "longrope"), 0),
