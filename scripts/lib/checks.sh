@@ -119,6 +119,7 @@ parity_scripts=(
   "fuzz_templates.py --program build/release/tests/chat/template_batch --count 3000"
   "parity_mlx_lm.py"
   "parity_gguf.py"
+  "parity_convert.py"
 )
 
 run_parity() {

@@ -14,6 +14,7 @@ void add_commands(CLI::App& app, Exit& exit) {
   add_bench(app, exit);
   add_perplexity(app, exit);
   add_cache_prompt(app, exit);
+  add_convert(app, exit);
   add_tokenize(app, exit);
   add_template(app, exit);
   add_completion(app, exit);

@@ -41,5 +41,6 @@ void add_info(CLI::App& app, Exit& exit);
 void add_bench(CLI::App& app, Exit& exit);
 void add_perplexity(CLI::App& app, Exit& exit);
 void add_cache_prompt(CLI::App& app, Exit& exit);
+void add_convert(CLI::App& app, Exit& exit);
 
 } // namespace qwen3_mlx::cli

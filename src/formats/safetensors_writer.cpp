@@ -1,70 +1,100 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "formats/checked.h"
 #include "formats/safetensors.h"
+#include "formats/safetensors_layout.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx {
 
-void save_safetensors(
-    const std::filesystem::path& path,
-    std::span<const TensorToSave> tensors,
-    const std::map<std::string, std::string>& metadata) {
-  // Wide elements first, so that every tensor is aligned to its element.
-  std::vector<const TensorToSave*> order;
-  for (const auto& tensor : tensors) {
-    order.push_back(&tensor);
+std::uint64_t TensorSpec::n_bytes() const {
+  std::uint64_t n_bits = dtype_bits(dtype);
+  for (const auto dim : shape) {
+    n_bits *= static_cast<std::uint64_t>(dim);
   }
+  return n_bits / 8;
+}
+
+SafetensorsLayout layout_safetensors(
+    const std::filesystem::path& path,
+    std::span<const TensorSpec> tensors,
+    const std::map<std::string, std::string>& metadata) {
+  std::vector<std::size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(
-      order.begin(),
-      order.end(),
-      [](const TensorToSave* a, const TensorToSave* b) {
-        return dtype_bits(a->dtype) > dtype_bits(b->dtype);
+      order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+        return dtype_bits(tensors[a].dtype) > dtype_bits(tensors[b].dtype);
       });
 
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) {
     header["__metadata__"] = metadata;
   }
+  SafetensorsLayout layout;
+  layout.offsets.resize(tensors.size());
   std::set<std::string_view> names = {"__metadata__"};
   std::uint64_t offset = 0;
-  for (const auto* tensor : order) {
-    if (!names.insert(tensor->name).second) {
-      throw TensorError(path, printable(tensor->name), "occurs twice");
+  for (const auto idx : order) {
+    const auto& tensor = tensors[idx];
+    if (!names.insert(tensor.name).second) {
+      throw TensorError(path, printable(tensor.name), "occurs twice");
     }
-    std::uint64_t n_bits = dtype_bits(tensor->dtype);
-    for (const auto dim : tensor->shape) {
-      n_bits *= static_cast<std::uint64_t>(dim);
-    }
-    if (n_bits != tensor->data.size() * 8) {
-      throw TensorError(
-          path,
-          printable(tensor->name),
-          "has " + std::to_string(tensor->data.size()) + " bytes, expected " +
-              std::to_string(n_bits / 8) + " for " +
-              std::string(dtype_name(tensor->dtype)) + " " +
-              to_string(tensor->shape));
-    }
-    const auto end = offset + tensor->data.size();
+    const auto end = offset + tensor.n_bytes();
     header.push_back(
-        {tensor->name,
-         {{"dtype", dtype_name(tensor->dtype)},
-          {"shape", tensor->shape},
+        {tensor.name,
+         {{"dtype", dtype_name(tensor.dtype)},
+          {"shape", tensor.shape},
           {"data_offsets", {offset, end}}}});
+    layout.offsets[idx] = offset;
     offset = end;
   }
   auto text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' '); // data starts aligned
   const std::uint64_t n_bytes = text.size();
+  layout.head.assign(reinterpret_cast<const char*>(&n_bytes), sizeof(n_bytes));
+  layout.head += text;
+  for (auto& each : layout.offsets) {
+    each += layout.head.size();
+  }
+  layout.file_size = layout.head.size() + offset;
+  return layout;
+}
+
+void save_safetensors(
+    const std::filesystem::path& path,
+    std::span<const TensorToSave> tensors,
+    const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorSpec> specs;
+  for (const auto& tensor : tensors) {
+    specs.push_back({tensor.name, tensor.dtype, tensor.shape});
+  }
+  const auto layout = layout_safetensors(path, specs, metadata);
+  std::vector<std::size_t> order(tensors.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return layout.offsets[a] < layout.offsets[b];
+  });
+  for (std::size_t idx = 0; idx < tensors.size(); ++idx) {
+    const auto& tensor = tensors[idx];
+    if (tensor.data.size() != specs[idx].n_bytes()) {
+      throw TensorError(
+          path,
+          printable(tensor.name),
+          "has " + std::to_string(tensor.data.size()) + " bytes, expected " +
+              std::to_string(specs[idx].n_bytes()) + " for " +
+              std::string(dtype_name(tensor.dtype)) + " " +
+              to_string(tensor.shape));
+    }
+  }
 
   AtomicFile file(path);
-  file.write(&n_bytes, sizeof(n_bytes));
-  file.write(text);
-  for (const auto* tensor : order) {
-    file.write(tensor->data.data(), tensor->data.size());
+  file.write(layout.head);
+  for (const auto idx : order) {
+    file.write(tensors[idx].data.data(), tensors[idx].data.size());
   }
   file.commit();
 }

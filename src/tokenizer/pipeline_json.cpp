@@ -8,6 +8,7 @@
 
 #include "qwen3_mlx/error.h"
 #include "tokenizer/json_access.h"
+#include "tokenizer/split_regexes.h"
 
 namespace qwen3_mlx {
 namespace {
@@ -15,19 +16,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::size_t max_nesting = 8;
-
-constexpr std::string_view qwen2_regex =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})"
-    R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view qwen35_regex =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})"
-    R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view llama3_regex =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3})"
-    R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view gpt2_regex =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)"
-    R"(|\s+(?!\S)|\s+)";
 
 /// Reads one JSON object whose path is known.
 class Part {
@@ -288,10 +276,10 @@ Json parse(
 
 std::optional<SplitStep> known_split(std::string_view regex) {
   static constexpr std::array<std::pair<std::string_view, SplitStep>, 4> known{
-      {{qwen2_regex, SplitStep::Qwen2},
-       {qwen35_regex, SplitStep::Qwen35},
-       {llama3_regex, SplitStep::Llama3},
-       {gpt2_regex, SplitStep::Gpt2}}};
+      {{split_regex::qwen2, SplitStep::Qwen2},
+       {split_regex::qwen35, SplitStep::Qwen35},
+       {split_regex::llama3, SplitStep::Llama3},
+       {split_regex::gpt2, SplitStep::Gpt2}}};
   for (const auto& [text, step] : known) {
     if (text == regex) {
       return step;

@@ -57,6 +57,7 @@ PUBLIC = {
     "messages.h": "chat",
     "chat_template.h": "chat",
     "chat_parser.h": "chat",
+    "convert.h": "convert",
     "model_args.h": "weights",
     "generation_config.h": "weights",
     "sampling.h": "sampling",

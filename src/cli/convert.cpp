@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT
+// qwen3-mlx convert: quantizes, dequantizes or casts a checkpoint.
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <sstream>
+
+#include "cli/commands.h"
+#include "cli/terminal.h"
+#include "qwen3_mlx/convert.h"
+#include "qwen3_mlx/error.h"
+#include "qwen3_mlx/quantization.h"
+
+namespace qwen3_mlx::cli {
+namespace {
+
+constexpr const char* footer =
+    "\nTensors go through memory in small pieces. The target appears under its "
+    "name\nonly when it is complete.\n"
+    "\nExamples:\n"
+    "  qwen3-mlx convert --model Qwen3-4B --mlx-path Qwen3-4B-4bit -q\n"
+    "  qwen3-mlx convert --model Qwen3-4B --mlx-path out -q --q-mode mxfp4\n"
+    "  qwen3-mlx convert --model Qwen3-4B --mlx-path out -q --q-module "
+    "'*.down_proj=6' --q-module lm_head=none\n"
+    "  qwen3-mlx convert --model model.gguf --mlx-path out --dequantize";
+
+struct ConvertCommand {
+  std::string model;
+  std::string mlx_path = "mlx_model";
+  bool quantize = false;
+  int q_bits = 0;
+  int q_group_size = 0;
+  std::string q_mode = "affine";
+  std::string quant_predicate;
+  std::vector<std::string> modules;
+  std::string dtype;
+  bool dequantize = false;
+  bool force = false;
+  int threads = 0;
+  int max_shard_gb = 5;
+};
+
+QuantMode mode_named(const std::string& name) {
+  return name == "mxfp4" ? QuantMode::mxfp4
+      : name == "mxfp8"  ? QuantMode::mxfp8
+      : name == "nvfp4"  ? QuantMode::nvfp4
+                         : QuantMode::affine;
+}
+
+/// What is zero becomes the mode's usual value, as in mlx-lm.
+QuantFormat with_defaults(QuantMode mode, int bits, int group_size) {
+  QuantFormat usual{mode, 4, 64};
+  if (mode == QuantMode::nvfp4) {
+    usual.group_size = 16;
+  } else if (mode != QuantMode::affine) {
+    usual.group_size = 32;
+    usual.bits = mode == QuantMode::mxfp8 ? 8 : 4;
+  }
+  return {
+      mode,
+      bits == 0 ? usual.bits : bits,
+      group_size == 0 ? usual.group_size : group_size};
+}
+
+MixedRecipe recipe_named(const std::string& name) {
+  return name == "mixed_2_6" ? MixedRecipe::mixed_2_6
+      : name == "mixed_3_4"  ? MixedRecipe::mixed_3_4
+      : name == "mixed_3_6"  ? MixedRecipe::mixed_3_6
+      : name == "mixed_4_6"  ? MixedRecipe::mixed_4_6
+                             : MixedRecipe::none;
+}
+
+/// "PATTERN=none" or "PATTERN=BITS[,GROUP_SIZE[,MODE]]".
+ModuleRule parse_rule(const std::string& text) {
+  const auto wrong = [&] {
+    return CLI::ValidationError(
+        "--q-module",
+        "expected PATTERN=BITS[,GROUP_SIZE[,MODE]] or PATTERN=none, found \"" +
+            text + "\"");
+  };
+  const auto equals = text.rfind('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw wrong();
+  }
+  ModuleRule rule{text.substr(0, equals), {}};
+  const auto value = text.substr(equals + 1);
+  if (value == "none") {
+    return rule;
+  }
+  std::vector<std::string> words;
+  std::istringstream parts(value);
+  for (std::string word; std::getline(parts, word, ',');) {
+    words.push_back(word);
+  }
+  const auto number = [&](std::size_t idx) {
+    int result = 0;
+    if (idx < words.size()) {
+      const auto& word = words[idx];
+      const auto [end, error] =
+          std::from_chars(word.data(), word.data() + word.size(), result);
+      if (error != std::errc{} || end != word.data() + word.size() ||
+          result < 1) {
+        throw wrong();
+      }
+    }
+    return result;
+  };
+  const std::string mode = words.size() > 2 ? words[2] : "affine";
+  const bool known = mode == "affine" || mode_named(mode) != QuantMode::affine;
+  if (words.empty() || words.size() > 3 || !known) {
+    throw wrong();
+  }
+  rule.format = with_defaults(mode_named(mode), number(0), number(1));
+  return rule;
+}
+
+void run(const ConvertCommand& command) {
+  ConvertOptions options;
+  const auto mode = mode_named(command.q_mode);
+  if (command.quantize) {
+    options.quantize =
+        with_defaults(mode, command.q_bits, command.q_group_size);
+  }
+  options.recipe = recipe_named(command.quant_predicate);
+  for (const auto& text : command.modules) {
+    options.rules.push_back(parse_rule(text));
+  }
+  options.dequantize = command.dequantize;
+  options.dtype = command.dtype;
+  options.force = command.force;
+  options.n_threads = command.threads;
+  options.max_shard_bytes = static_cast<std::uint64_t>(command.max_shard_gb)
+      << 30;
+
+  const auto start = std::chrono::steady_clock::now();
+  std::uint64_t n_bytes = 0;
+  ConvertResult result;
+  {
+    ProgressBar bar("Converting", ProgressBar::Unit::bytes);
+    result = convert_checkpoint(
+        command.model,
+        command.mlx_path,
+        options,
+        [&](std::uint64_t done, std::uint64_t total) {
+          n_bytes = total;
+          bar.update(done, total);
+        });
+  }
+  const std::chrono::duration<double> seconds =
+      std::chrono::steady_clock::now() - start;
+  std::cerr << "Wrote " << human_bytes(result.n_bytes) << " in "
+            << result.n_shards << (result.n_shards == 1 ? " file" : " files")
+            << " to " << command.mlx_path << ": "
+            << fixed(result.bits_per_weight(), 3) << " bits per weight, "
+            << fixed(seconds.count(), 1) << " s, "
+            << human_bytes(static_cast<std::uint64_t>(
+                   static_cast<double>(n_bytes) /
+                   std::max(seconds.count(), 1e-3)))
+            << "/s read.\n";
+}
+
+} // namespace
+
+void add_convert(CLI::App& app, Exit&) {
+  auto options = std::make_shared<ConvertCommand>();
+  CLI::App* command = app.add_subcommand(
+      "convert", "Quantize, dequantize or cast a checkpoint");
+  command->add_option("--model,--hf-path", options->model)
+      ->description("Folder of a checkpoint, or a .gguf file")
+      ->required()
+      ->type_name("PATH");
+  command->add_option("--mlx-path,-o", options->mlx_path)
+      ->description("Folder to write")
+      ->capture_default_str()
+      ->type_name("PATH");
+  auto* quantize = command->add_flag("-q,--quantize", options->quantize)
+                       ->description("Quantize the matrices");
+  command->add_option("--q-bits", options->q_bits)
+      ->description("Bits per weight (default: 4; mxfp8: 8)")
+      ->type_name("N")
+      ->needs(quantize);
+  command->add_option("--q-group-size", options->q_group_size)
+      ->description(
+          "Weights that share a scale (default: 64; mxfp4, mxfp8: "
+          "32; nvfp4: 16)")
+      ->type_name("N")
+      ->needs(quantize);
+  command->add_option("--q-mode", options->q_mode)
+      ->description("affine, mxfp4, mxfp8 or nvfp4")
+      ->capture_default_str()
+      ->type_name("MODE")
+      ->check(CLI::IsMember({"affine", "mxfp4", "mxfp8", "nvfp4"}))
+      ->needs(quantize);
+  command->add_option("--quant-predicate", options->quant_predicate)
+      ->description("Mixed bits: mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6")
+      ->type_name("RECIPE")
+      ->check(
+          CLI::IsMember({"mixed_2_6", "mixed_3_4", "mixed_3_6", "mixed_4_6"}))
+      ->needs(quantize);
+  command->add_option("--q-module", options->modules)
+      ->description(
+          "What modules get that match PATTERN, in which * stands for any "
+          "characters: PATTERN=BITS[,GROUP_SIZE[,MODE]] or PATTERN=none; may "
+          "be repeated, the last that matches decides")
+      ->type_name("RULE")
+      ->allow_extra_args(false)
+      ->needs(quantize);
+  command->add_option("--dtype", options->dtype)
+      ->description("Type of the floats (default: what config.json says)")
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"float16", "bfloat16", "float32"}));
+  command->add_flag("-d,--dequantize", options->dequantize)
+      ->description("Turn all matrices into floats")
+      ->excludes(quantize);
+  command->add_flag("--force", options->force)
+      ->description("Replace what is at the target");
+  command->add_option("--threads,-t", options->threads)
+      ->description("Threads (default: the physical cores)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024));
+  command->add_option("--max-shard-gb", options->max_shard_gb)
+      ->description("Largest file, in GiB")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 20));
+  command->footer(footer);
+  command->callback([options] { run(*options); });
+}
+
+} // namespace qwen3_mlx::cli

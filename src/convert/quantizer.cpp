@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+// The formulas are those of MLX's CPU backend (mlx/backend/cpu/quantized.cpp,
+// quantize) and of its definition of the fp modes (mlx/ops.cpp, fp_quantize);
+// what is rounded to the array's own type there is rounded here.
+#include "convert/quantizer.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "base/half.h"
+
+namespace qwen3_mlx {
+namespace {
+
+constexpr std::size_t max_group = 128;
+
+std::uint16_t narrow_bits(DType dtype, float value) {
+  return dtype == DType::f16 ? float_to_f16(value) : float_to_bf16(value);
+}
+
+float widen_bits(DType dtype, std::uint16_t bits) {
+  return dtype == DType::f16 ? f16_to_float(bits) : bf16_to_float(bits);
+}
+
+void store(DType dtype, float value, std::byte* out) {
+  if (dtype == DType::f32) {
+    std::memcpy(out, &value, sizeof(value));
+    return;
+  }
+  const auto bits = narrow_bits(dtype, value);
+  std::memcpy(out, &bits, sizeof(bits));
+}
+
+/// The nearest integer, ties to even, of a number in [0, 2^22): what is below
+/// the last bit of the sum is rounded away. Becomes vector code everywhere,
+/// which std::rint does not.
+float nearest(float value) {
+  constexpr float shift = 0x1.8p23f;
+  return (value + shift) - shift;
+}
+
+/// Saturating, ties to even, as MLX's ToFP8.
+std::uint8_t to_fp8(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint8_t>(bits >> 24 & 0x80u);
+  const auto magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude >= 0x43E00000u) { // 448, the largest; also NaN
+    return sign | 0x7Eu;
+  }
+  if (magnitude < 0x3C800000u) { // below 2^-6: multiples of 2^-9
+    const float sum = std::bit_cast<float>(magnitude) + 0x1p14f;
+    return static_cast<std::uint8_t>(
+        sign | ((std::bit_cast<std::uint32_t>(sum) - 0x46800000u) & 0xFFu));
+  }
+  const auto rounded =
+      magnitude - (120u << 23) + 0x7FFFFu + (magnitude >> 20 & 1u);
+  return static_cast<std::uint8_t>(sign | rounded >> 20);
+}
+
+/// Numbers of `bits` each after each other, little-endian.
+void pack(
+    const std::uint8_t* numbers,
+    std::size_t count,
+    int bits,
+    std::byte* out) {
+  if (bits == 8) {
+    std::memcpy(out, numbers, count);
+    return;
+  }
+  if (bits == 4) {
+    for (std::size_t idx = 0; idx < count; idx += 2) {
+      *out++ = static_cast<std::byte>(numbers[idx] | numbers[idx + 1] << 4);
+    }
+    return;
+  }
+  // Eight numbers are `bits` whole bytes.
+  for (std::size_t idx = 0; idx < count; idx += 8) {
+    std::uint64_t word = 0;
+    for (std::size_t at = 0; at < 8; ++at) {
+      word |= std::uint64_t{numbers[idx + at]}
+          << (at * static_cast<std::size_t>(bits));
+    }
+    std::memcpy(out, &word, static_cast<std::size_t>(bits));
+    out += bits;
+  }
+}
+
+float largest_magnitude(const float* group, std::size_t count) {
+  float largest = 0;
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    largest = std::max(largest, std::fabs(group[idx]));
+  }
+  return largest;
+}
+
+/// The nearest of the 16 numbers, the first of several; differences are
+/// rounded by `round` as MLX rounds them.
+template <typename Round>
+std::uint8_t nearest_fp4(float value, Round round) {
+  std::uint8_t best = 0;
+  float least = std::fabs(round(value - fp4_values[0]));
+  for (std::uint8_t idx = 1; idx < 16; ++idx) {
+    const float distance = std::fabs(round(value - fp4_values[idx]));
+    if (distance < least) {
+      least = distance;
+      best = idx;
+    }
+  }
+  return best;
+}
+
+} // namespace
+
+void narrow(DType dtype, std::span<const float> from, std::byte* out) {
+  if (dtype == DType::f32) {
+    std::memcpy(out, from.data(), from.size_bytes());
+    return;
+  }
+  const bool is_f16 = dtype == DType::f16;
+  for (std::size_t idx = 0; idx < from.size(); ++idx) {
+    const auto bits =
+        is_f16 ? float_to_f16(from[idx]) : float_to_bf16(from[idx]);
+    std::memcpy(out + idx * sizeof(bits), &bits, sizeof(bits));
+  }
+}
+
+void round_to(DType dtype, std::span<float> values) {
+  if (dtype == DType::bf16) {
+    for (float& value : values) {
+      value = bf16_to_float(float_to_bf16(value));
+    }
+  } else if (dtype == DType::f16) {
+    for (float& value : values) {
+      value = f16_to_float(float_to_f16(value));
+    }
+  }
+}
+
+Quantizer::Quantizer(QuantFormat format, DType dtype)
+    : format_(format), dtype_(dtype),
+      group_size_(static_cast<std::size_t>(format.group_size)),
+      group_bytes_(group_size_ * static_cast<std::size_t>(format.bits) / 8) {
+  if (format.mode == QuantMode::mxfp4 && dtype != DType::f32) {
+    fp4_table_.resize(std::size_t{1} << 16);
+    for (std::size_t bits = 0; bits < fp4_table_.size(); ++bits) {
+      fp4_table_[bits] = nearest_fp4(
+          widen_bits(dtype, static_cast<std::uint16_t>(bits)),
+          [&](float value) { return rounded(value); });
+    }
+  }
+}
+
+float Quantizer::rounded(float value) const {
+  round_to(dtype_, {&value, 1});
+  return value;
+}
+
+std::uint8_t Quantizer::fp4(float value) const {
+  return fp4_table_.empty()
+      ? nearest_fp4(value, [](float difference) { return difference; })
+      : fp4_table_[narrow_bits(dtype_, value)];
+}
+
+void Quantizer::quantize_row(std::span<const float> row, PackedRow out) const {
+  const auto scale_bytes = format_.mode == QuantMode::affine
+      ? static_cast<std::size_t>(dtype_bits(dtype_) / 8)
+      : 1;
+  for (std::size_t at = 0; at < row.size(); at += group_size_) {
+    const auto* group = row.data() + at;
+    if (format_.mode == QuantMode::affine) {
+      quantize_affine(group, out);
+      out.biases += scale_bytes;
+    } else if (format_.mode == QuantMode::nvfp4) {
+      quantize_nvfp4(group, out);
+    } else {
+      quantize_mx(group, out);
+    }
+    out.packed += group_bytes_;
+    out.scales += scale_bytes;
+  }
+}
+
+void Quantizer::quantize_affine(const float* group, PackedRow out) const {
+  const auto last = static_cast<float>((1 << format_.bits) - 1);
+  float low = group[0];
+  float high = group[0];
+  for (std::size_t idx = 1; idx < group_size_; ++idx) {
+    low = std::min(low, group[idx]);
+    high = std::max(high, group[idx]);
+  }
+  // The end that is farther from zero is met exactly, and so is zero.
+  const bool low_is_edge = std::fabs(low) > std::fabs(high);
+  const float step = std::max((high - low) / last, 1e-7f);
+  float scale = low_is_edge ? step : -step;
+  const float edge = low_is_edge ? low : high;
+  const float steps_to_edge = std::rint(edge / scale);
+  float bias = 0;
+  if (steps_to_edge != 0) {
+    scale = edge / steps_to_edge;
+    bias = edge;
+  }
+  std::array<std::uint8_t, max_group> numbers;
+  for (std::size_t idx = 0; idx < group_size_; ++idx) {
+    // Clamped first: the bounds are integers, so rounding commutes with that.
+    const float steps = (group[idx] - bias) / scale;
+    const float clamped = std::min(std::max(steps, 0.0f), last);
+    numbers[idx] =
+        static_cast<std::uint8_t>(static_cast<std::int32_t>(nearest(clamped)));
+  }
+  pack(numbers.data(), group_size_, format_.bits, out.packed);
+  store(dtype_, scale, out.scales);
+  store(dtype_, bias, out.biases);
+}
+
+void Quantizer::quantize_mx(const float* group, PackedRow out) const {
+  const bool is_fp4 = format_.mode == QuantMode::mxfp4;
+  const float largest = largest_magnitude(group, group_size_);
+  const float scale = rounded(largest / (is_fp4 ? 6.0f : 448.0f));
+  const float exponent = scale == 0 ? 0.0f : std::ceil(std::log2(scale));
+  const float power = rounded(std::exp2(exponent));
+  std::array<std::uint8_t, max_group> numbers;
+  for (std::size_t idx = 0; idx < group_size_; ++idx) {
+    const float number = rounded(group[idx] / power);
+    numbers[idx] = is_fp4 ? fp4(number) : to_fp8(number);
+  }
+  pack(numbers.data(), group_size_, format_.bits, out.packed);
+  *out.scales = static_cast<std::byte>(static_cast<int>(exponent) + 127);
+}
+
+void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
+  const float largest = largest_magnitude(group, group_size_);
+  const auto scale = to_fp8(rounded(largest / 6.0f));
+  const float divisor = f8_e4m3_to_float(scale);
+  std::array<std::uint8_t, max_group> numbers;
+  for (std::size_t idx = 0; idx < group_size_; ++idx) {
+    // A scale that rounds to zero leaves no number but zero.
+    const float number = divisor == 0 ? 0.0f : rounded(group[idx] / divisor);
+    numbers[idx] =
+        nearest_fp4(number, [](float difference) { return difference; });
+  }
+  pack(numbers.data(), group_size_, format_.bits, out.packed);
+  *out.scales = static_cast<std::byte>(scale);
+}
+
+} // namespace qwen3_mlx

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+// Packing rows of numbers as mx::quantize does on the CPU, to the bit.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "formats/safetensors.h"
+#include "qwen3_mlx/matrix.h"
+
+namespace qwen3_mlx {
+
+/// float32 to the nearest number of `dtype` (f32, f16 or bf16), ties to even,
+/// as its bytes.
+void narrow(DType dtype, std::span<const float> from, std::byte* out);
+
+/// The same, back as float32.
+void round_to(DType dtype, std::span<float> values);
+
+/// Where quantize_row() writes: the row's packed numbers, its scales and, in
+/// mode affine, its biases.
+struct PackedRow {
+  std::byte* packed;
+  std::byte* scales;
+  std::byte* biases;
+};
+
+/// Quantizes rows of one format from numbers of one float type, which is also
+/// that of affine scales and biases. Threads may share it.
+class Quantizer {
+ public:
+  /// `format` must be one that is_supported() and not plain; `dtype` one of
+  /// f32, f16, bf16.
+  Quantizer(QuantFormat format, DType dtype);
+
+  /// `row` holds whole groups of finite numbers of the type.
+  void quantize_row(std::span<const float> row, PackedRow out) const;
+
+ private:
+  void quantize_affine(const float* group, PackedRow out) const;
+  void quantize_mx(const float* group, PackedRow out) const;
+  void quantize_nvfp4(const float* group, PackedRow out) const;
+  float rounded(float value) const;
+  std::uint8_t fp4(float value) const;
+
+  QuantFormat format_;
+  DType dtype_;
+  std::size_t group_size_;
+  std::size_t group_bytes_; ///< Packed.
+  /// For 16-bit types, by their bits: the number in FP4.
+  std::vector<std::uint8_t> fp4_table_;
+};
+
+} // namespace qwen3_mlx

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// One tensor of the source and what becomes of it, row by row.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "convert/quantizer.h"
+#include "convert/staged_directory.h"
+#include "formats/safetensors_layout.h"
+#include "weights/stored_matrix.h"
+
+namespace qwen3_mlx {
+
+/// A tensor of the output: its place in a file is known before it is written.
+struct OutputTensor {
+  TensorSpec spec;
+  std::uint64_t row_bytes = 0;
+  StagedFile* file = nullptr;
+  std::uint64_t offset = 0;
+};
+
+/// Work on one tensor, or on the parts of one packed matrix.
+class TensorJob {
+ public:
+  /// Bytes as they are (of rows that are put in order).
+  static TensorJob copy(const std::string& name, const StoredTensor& tensor);
+  /// Numbers in another float type.
+  static TensorJob
+  cast(const std::string& name, const StoredTensor& tensor, DType dtype);
+  /// A matrix of any kind as floats, under "<module>.weight".
+  static TensorJob
+  dequantize(const std::string& module, StoredMatrix matrix, DType dtype);
+  /// A matrix of any kind packed, as "<module>.weight", ".scales" and, in mode
+  /// affine, ".biases" of `dtype`.
+  static TensorJob quantize(
+      const std::string& module,
+      StoredMatrix matrix,
+      DType dtype,
+      std::shared_ptr<const Quantizer> quantizer,
+      const QuantFormat& format);
+
+  /// ggml's blocks as MLX packs them, exactly; see block_format(). Scales and
+  /// biases of affine groups become `dtype`.
+  static TensorJob
+  repack(const std::string& module, StoredMatrix matrix, DType dtype);
+
+  std::vector<OutputTensor>& outputs() {
+    return outputs_;
+  }
+  std::uint64_t n_rows() const {
+    return n_rows_;
+  }
+  std::uint64_t n_elements() const {
+    return n_rows_ * n_columns_;
+  }
+  /// In the source.
+  std::uint64_t n_bytes() const {
+    return n_bytes_;
+  }
+  /// Rows that are worth one piece of work.
+  std::uint64_t rows_per_chunk() const;
+
+  /// Memory of a thread, reused from piece to piece.
+  struct Scratch {
+    std::vector<std::byte> source;
+    std::vector<float> values;
+    std::array<std::vector<std::byte>, 3> out;
+  };
+  /// Reads rows [first, first + count), and writes what they become.
+  void run(std::uint64_t first, std::uint64_t count, Scratch& scratch) const;
+
+ private:
+  TensorJob() = default;
+  void add_output(std::string name, DType dtype, std::int64_t n_columns);
+  void add_packed_outputs(
+      const std::string& module,
+      const QuantFormat& format,
+      DType dtype);
+  void quantize_rows(std::uint64_t first, std::uint64_t count, Scratch& scratch)
+      const;
+  void
+  repack_rows(std::uint64_t first, std::uint64_t count, Scratch& scratch) const;
+  void
+  read_values(std::uint64_t first, std::uint64_t count, Scratch& scratch) const;
+
+  const StoredTensor* tensor_ = nullptr; ///< Of copy and cast.
+  std::optional<StoredMatrix> matrix_;   ///< Of the others.
+  std::shared_ptr<const Quantizer> quantizer_;
+  std::optional<DType> dtype_; ///< Nothing: bytes are copied.
+  bool repacks_ = false;
+  std::vector<std::int64_t> shape_;
+  std::uint64_t n_rows_ = 0;
+  std::uint64_t n_columns_ = 0;
+  std::uint64_t n_bytes_ = 0;
+  std::vector<OutputTensor> outputs_;
+};
+
+/// How MLX can pack such blocks of a GGUF file exactly; plain: it cannot.
+QuantFormat exact_format(const StoredTensor& tensor);
+
+/// The container's type of numbers stored as `type`; nothing for ggml's blocks.
+std::optional<DType> safetensors_dtype(StoredType type);
+
+} // namespace qwen3_mlx
