@@ -124,4 +124,18 @@ if(QWEN3_MLX_BUILD_PROGRAM)
     target_link_libraries(qwen3_mlx_libedit
                           INTERFACE ${QWEN3_MLX_LIBEDIT_LIBRARY})
   endif()
+
+  # `qwen3-mlx serve`: headers of Asio and Beast. Boost is too large to be
+  # downloaded on the way; without it there is no server. (A cross build would
+  # find this machine's.)
+  if(NOT QWEN3_MLX_TEXT_ONLY AND NOT TARGET Boost::headers
+     AND NOT CMAKE_CROSSCOMPILING)
+    find_package(Boost 1.81 QUIET)
+  endif()
+  if(TARGET Boost::headers AND NOT QWEN3_MLX_TEXT_ONLY)
+    set(QWEN3_MLX_SERVER ON)
+  else()
+    set(QWEN3_MLX_SERVER OFF)
+    message(STATUS "Boost 1.81: not installed, building without the server")
+  endif()
 endif()

@@ -11,12 +11,21 @@ apt_build_tools=(
 )
 apt_libraries=(
   ca-certificates libsimdjson-dev nlohmann-json3-dev libutf8proc-dev
-  libcli11-dev libedit-dev
+  libcli11-dev libedit-dev libjs-markdown-it libjs-highlight.js
 )
 apt_test_libraries=(libgtest-dev libgmock-dev)
 brew_packages=(
-  cmake ninja pkgconf ccache simdjson nlohmann-json utf8proc cli11 googletest
+  cmake ninja pkgconf ccache simdjson nlohmann-json utf8proc cli11 boost googletest
 )
+
+# Debian 12's libboost-dev is older than the server needs.
+boost_package() {
+  if apt-cache show libboost1.81-dev >/dev/null 2>&1; then
+    echo libboost1.81-dev
+  else
+    echo libboost-dev
+  fi
+}
 
 apt_has() {
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
@@ -106,9 +115,10 @@ ensure_packages() {
     ensure_brew_packages
   elif have apt-get; then
     if [ "$1" = --with-tests ]; then
-      ensure_apt_build_packages "${apt_libraries[@]}" "${apt_test_libraries[@]}"
+      ensure_apt_build_packages "${apt_libraries[@]}" "$(boost_package)" \
+        "${apt_test_libraries[@]}"
     else
-      ensure_apt_build_packages "${apt_libraries[@]}"
+      ensure_apt_build_packages "${apt_libraries[@]}" "$(boost_package)"
     fi
   else
     local tool

@@ -10,6 +10,9 @@ namespace qwen3_mlx::cli {
 void add_commands(CLI::App& app, Exit& exit) {
   add_generate(app, exit);
   add_chat(app, exit);
+#ifdef QWEN3_MLX_SERVER
+  add_serve(app, exit);
+#endif
   add_info(app, exit);
   add_bench(app, exit);
   add_perplexity(app, exit);

@@ -42,5 +42,6 @@ void add_bench(CLI::App& app, Exit& exit);
 void add_perplexity(CLI::App& app, Exit& exit);
 void add_cache_prompt(CLI::App& app, Exit& exit);
 void add_convert(CLI::App& app, Exit& exit);
+void add_serve(CLI::App& app, Exit& exit); // where Boost is installed
 
 } // namespace qwen3_mlx::cli

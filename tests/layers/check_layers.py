@@ -37,7 +37,8 @@ LAYERS["engine"] = {
     "nn", "models", "generate",
 }  # fmt: skip
 LAYERS["convert"] = LAYERS["engine"] - {"engine"}
-LAYERS["server"] = LAYERS["cli"] = set(LAYERS)
+LAYERS["server"] = set(LAYERS)
+LAYERS["cli"] = set(LAYERS)
 
 WITHOUT_MLX = {"base", "formats", "hub", "tokenizer", "chat"}
 
