@@ -48,6 +48,9 @@ Json parse_body(std::string_view body) {
         "the body is nested deeper than " + std::to_string(max_depth) +
             " levels");
   }
+  if (body.find('\0') != std::string_view::npos) {
+    throw ApiError(400, "the body is not JSON: it holds a null byte");
+  }
   Json json;
   try {
     json = Json::parse(body);

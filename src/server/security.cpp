@@ -50,8 +50,11 @@ bool equal_in_constant_time(std::string_view a, std::string_view b) {
 }
 
 bool is_loopback(std::string_view host) {
+  // "127.0.0.1.evil.example" is a name like any other.
+  const bool is_address =
+      host.find_first_not_of("0123456789.") == std::string_view::npos;
   return host == "localhost" || host == "::1" || host == "[::1]" ||
-      host.starts_with("127.");
+      (is_address && host.starts_with("127."));
 }
 
 Gate::Gate(const ServerOptions& options)

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Hostile HTTP: each case gets the right status, or its connection closed, and
+the server answers the next client.
+
+    hostile.py [--model FILE]
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+
+from harness import Checks, Server, default_model, find_program
+
+CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+
+
+def status_of(reply):
+    found = re.match(rb"HTTP/1\.1 (\d{3}) ", reply)
+    return int(found[1]) if found else None
+
+
+def head(*lines, body=b""):
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def wire_cases():
+    """(name, bytes, allowed statuses; None: closed without a word)."""
+    host = "Host: localhost"
+    post = f"POST {TEXT} HTTP/1.1"
+    good = b'{"prompt":"a","max_tokens":1}'
+    yield "garbage", b"\x00\x01\x02\x03\r\n\r\n", {400, None}
+    yield "tls hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", {400, None}
+    yield "empty line", b"\r\n\r\n", {400, None}
+    yield "no version", b"GET /health\r\n\r\n", {400, None}
+    yield "http 0.9", b"GET /health HTTP/0.9\r\nHost: localhost\r\n\r\n", {400}
+    yield "http 2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400}
+    yield "http 3.0", head("GET /health HTTP/3.0", host), {400}
+    yield "http 1.12", head("GET /health HTTP/1.12", host), {400}
+    yield "lower case http", head("GET /health http/1.1", host), {400}
+    yield "no host", head("GET /health HTTP/1.1"), {400}
+    yield "two hosts", head("GET /health HTTP/1.1", host, host), {400}
+    yield "foreign host", head("GET /health HTTP/1.1", "Host: evil.example"), {403}
+    yield "foreign host with port", head("GET /health HTTP/1.1", "Host: evil.example:80"), {403}
+    yield "host like loopback", head("GET /health HTTP/1.1", "Host: localhost.evil.example"), {403}
+    yield "rebinding", head("GET /v1/models HTTP/1.1", "Host: 127.0.0.1.nip.example"), {403}
+    yield "foreign origin", head("GET /v1/models HTTP/1.1", host, "Origin: http://evil.example"), {403}
+    yield "null origin", head("GET /v1/models HTTP/1.1", host, "Origin: null"), {403}
+    yield "asterisk", head("OPTIONS * HTTP/1.1", host), {400}
+    yield "absolute form", head("GET http://localhost/health HTTP/1.1", host), {400}
+    yield "authority form", head("CONNECT localhost:80 HTTP/1.1", host), {400}
+    yield "long target", head("GET /" + "a" * 9000 + " HTTP/1.1", host), {414}
+    yield "very long target", head("GET /" + "a" * 100000 + " HTTP/1.1", host), {431, 414, 400}
+    yield "target with nul", b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}
+    yield "target with space", b"GET /a b HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}
+    yield "target with high bytes", b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n", {400, 404}
+    yield "many headers", head("GET /health HTTP/1.1", host, *(f"X-{i}: a" for i in range(150))), {431}
+    yield "long header", head("GET /health HTTP/1.1", host, "X: " + "a" * 70000), {431}
+    yield "header without colon", head("GET /health HTTP/1.1", host, "nonsense"), {400}
+    yield "space before colon", head("GET /health HTTP/1.1", host, "X : a"), {400}
+    yield "header with nul", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n", {400}
+    yield "bare lf", b"GET /health HTTP/1.1\nHost: localhost\n\n", {400, 408, None}
+    yield "bare cr", b"GET /health HTTP/1.1\rHost: localhost\r\r", {400, 408, None}
+    yield "leading space header", b"GET /health HTTP/1.1\r\n Host: localhost\r\n\r\n", {400}
+    yield "empty header name", head("GET /health HTTP/1.1", host, ": a"), {400}
+    for name, method in (("lower case method", "get"), ("odd method", "BREW"),
+                         ("long method", "A" * 300), ("symbols", "G{}T")):
+        yield name, head(f"{method} /health HTTP/1.1", host), {400, 405}
+    for value in ("-1", "+5", "1e3", "0x10", "99999999999999999999", "5, 6", "a",
+                  "18446744073709551616", "-0", "1 1"):
+        yield f"content-length {value}", head(post, host, f"Content-Length: {value}", body=good), {400, 413}
+    yield "content-length beyond", head(post, host, "Content-Length: 999999999"), {413}
+    yield "two content-lengths", head(post, host, "Content-Length: 5", "Content-Length: 29", body=good), {400}
+    yield "length and chunks", head(post, host, "Content-Length: 5", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"), {400}
+    yield "chunks and length", head(post, host, "Transfer-Encoding: chunked", "Content-Length: 5", body=b"0\r\n\r\n"), {400}
+    for value in ("gzip", "identity", "chunked, identity", "xchunked"):
+        yield f"transfer-encoding {value}", head(post, host, f"Transfer-Encoding: {value}", body=b"0\r\n\r\n"), {400, 408, None}
+    for size in ("-2", "-1", "ffffffffffffffff", "fffffffffffffffff", "zz", "0x5", " 5", "7fffffffffffffff"):
+        yield f"chunk of {size}", head(post, host, "Content-Type: application/json", "Transfer-Encoding: chunked", body=size.encode() + b"\r\nhello\r\n0\r\n\r\n"), {400, 413, 408}
+    yield "chunk without end", head(post, host, "Transfer-Encoding: chunked", body=b"5\r\nhelloXX0\r\n\r\n"), {400}
+    yield "expect nonsense", head(post, host, "Expect: tea", "Content-Length: 2", body=b"{}"), {417}
+    yield "body on get", head("GET /health HTTP/1.1", host, "Content-Length: 2", body=b"{}"), {200}
+    for path in ("//v1/models", "/v1//models", "/v1/../v1/models", "/v1/models%2f", "/V1/models", "/.", "/..", "/../../etc/passwd",
+                 "/%2e%2e/etc/passwd", "/v1/models/../../etc/passwd", "/app.js/", "/favicon.ico", "/v1", "/v1/", "/v1/models/", "/health/", "/openapi.json.bak"):
+        yield f"path {path}", head(f"GET {path} HTTP/1.1", host), {404}
+    for method, path in (("GET", CHAT), ("PUT", CHAT), ("DELETE", CHAT), ("POST", "/health"), ("POST", "/v1/models"), ("PATCH", TEXT), ("POST", "/"), ("TRACE", "/health"), ("GET", "/tokenize")):
+        yield f"{method} {path}", head(f"{method} {path} HTTP/1.1", host), {405}
+    yield "xml body", head(post, host, "Content-Type: text/xml", "Content-Length: 4", body=b"<a/>"), {415}
+    yield "pipelined", head("GET /health HTTP/1.1", host) + head("GET /health HTTP/1.1", host, "Connection: close"), {200}
+
+
+def body_cases():
+    """(name, path, body, field that the error must name or None)."""
+    def chat(**fields):
+        return {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, **fields}
+
+    def text(**fields):
+        return {"prompt": "a", "max_tokens": 1, **fields}
+
+    for name, raw in (
+            ("nothing", b""), ("space", b" "), ("null", b"null"), ("number", b"1"), ("list", b"[]"), ("string", b'"a"'), ("cut", b'{"prompt":'),
+            ("two", b"{}{}"), ("single quotes", b"{'prompt':'a'}"), ("comment", b'{"prompt":"a"/**/}'), ("trailing comma", b'{"prompt":"a",}'),
+            ("bad utf-8", b'{"prompt":"\xff"}'), ("lone surrogate", b'{"prompt":"\\ud800"}'), ("nul", b'{"prompt":"a"}\x00'),
+            ("nan", b'{"prompt":"a","temperature":NaN}'), ("infinity", b'{"prompt":"a","temperature":1e999}'),
+            ("deep list", b'{"prompt":' + b"[" * 100000 + b"]" * 100000 + b"}"), ("deep object", b'{"a":' * 5000 + b"1" + b"}" * 5000),
+            ("unclosed", b"[" * 1000000)):
+        yield f"body {name}", TEXT, raw, None
+        yield f"chat body {name}", CHAT, raw, None
+    numbers = {"temperature": (-0.1, 2.1, "1", [], {}, True, 1e308), "top_p": (-1, 1.5, "a", [0.5]), "min_p": (-1, 2, "x"),
+               "top_k": (-2, 1.5, "5", 1e20), "presence_penalty": (-2.1, 3, "a"), "frequency_penalty": (-9, 9, []),
+               "repetition_penalty": (-1, 11, "1"), "xtc_probability": (-1, 2), "xtc_threshold": (-1, 0.6),
+               "n": (0, -1, 9, 1.5, "1", 10**12), "max_tokens": (0, -1, 1.5, "1", 2**40), "max_completion_tokens": (0, -5),
+               "seed": (1.5, "a", 2**64, [], -(2**70)), "priority": (-101, 101, "a"), "timeout": (0, -1, "a"), "repeat_last_n": (-1, 5000, "a")}
+    for field, values in numbers.items():
+        for value in values:
+            yield f"{field} {value!r}", TEXT, text(**{field: value}), field
+    for value in (1, "true", [], {}):
+        yield f"stream {value!r}", TEXT, text(stream=value), "stream"
+    for value in (1, [1], [""], ["a"] * 17, ["a" * 300], {"a": 1}, [[]], ""):
+        yield f"stop {str(value)[:20]}", TEXT, text(stop=value), "stop"
+    for value in ([], "a", {"-1": 1}, {"a": 1}, {"999999999": 1}, {"1": "a"}, {"1": 101}, {"1": None}, {"01x": 1}, {str(i): 1 for i in range(1025)}):
+        yield f"logit_bias {str(value)[:20]}", TEXT, text(logit_bias=value), "logit_bias"
+    for value in (1, [], [[]], ["a", 1], [-1], [10**9], [1.5], ["a"] * 65, {}, "", [1, "a"], [[1], []], [None], True):
+        yield f"prompt {str(value)[:20]}", TEXT, {"prompt": value, "max_tokens": 1}, "prompt"
+    yield "prompt missing", TEXT, {"max_tokens": 1}, "prompt"
+    yield "prompt too long", TEXT, {"prompt": "a b " * 40000, "max_tokens": 1}, None
+    for value in (None, [], "a", {}, [1], [None], [[]], [{}], [{"role": 1}], [{"role": "king", "content": "a"}], [{"role": "user", "content": 1}],
+                  [{"role": "user", "content": [1]}], [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a"}}]}],
+                  [{"role": "assistant", "tool_calls": 1}], [{"role": "assistant", "tool_calls": [{}]}], [{"content": "a"}]):
+        yield f"messages {str(value)[:30]}", CHAT, {"messages": value, "max_tokens": 1}, "messages"
+    for field, values in {
+            "tools": ("a", [1], [{}], [{"type": "x"}], [{"type": "function"}], [{"type": "function", "function": {"name": 1}}],
+                      [{"type": "function", "function": {"name": "f", "parameters": []}}], [{"type": "function", "function": {"name": "f"}}] * 129),
+            "tool_choice": ("required", {"type": "function", "function": {"name": "f"}}, 1),
+            "response_format": ({"type": "json_object"}, {"type": "json_schema"}, "json", 1),
+            "logprobs": (1, "true"), "top_logprobs": (-1, 21, "a", 5), "stream_options": ({}, 1), "chat_template_kwargs": (1, [], {"messages": []}),
+            "enable_thinking": (1, "no"), "thinking_budget": (-2, "a"), "functions": ([],), "audio": ({},), "grammar": ("a",), "reasoning_effort": ("low",),
+            "logits_processors": ([],), "guided_json": ({},), "continue_final_message": (True,), "verbosity": ("low",)}.items():
+        for value in values:
+            yield f"chat {field} {str(value)[:30]}", CHAT, chat(**{field: value}), field
+    for field, values in {"echo": (True, 1), "suffix": ("a",), "best_of": (2,), "logprobs": (6, -1, True)}.items():
+        for value in values:
+            yield f"text {field} {value}", TEXT, text(**{field: value}), field
+    yield "detokenize missing", "/detokenize", {}, "tokens"
+    for value in (1, ["a"], [-1], [10**12], [1.5], [[1]]):
+        yield f"detokenize {value}", "/detokenize", {"tokens": value}, "tokens"
+    yield "tokenize missing", "/tokenize", {}, "content"
+    for value in (1, [], {}):
+        yield f"tokenize {value}", "/tokenize", {"content": value}, "content"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default=None)
+    arguments = parser.parse_args()
+    checks = Checks()
+    model = arguments.model or default_model()
+    with Server(find_program(), model, "--max-memory", "2G") as server:
+        for name, data, allowed in wire_cases():
+            reply = server.raw(data, timeout=3)
+            checks.check(status_of(reply) in allowed, name, reply[:200])
+        checks.check(server.request("GET", "/health")[0] == 200, "alive")
+        for name, path, body, field in body_cases():
+            data = body if isinstance(body, bytes) else json.dumps(body)
+            status, _, text = server.request(
+                "POST", path, data, {"Content-Type": "application/json"})
+            error = json.loads(text).get("error", {}) if status == 400 else {}
+            good = status == 400 and (
+                field is None or field in (error.get("param") or ""))
+            checks.check(good, name, (status, text))
+        status, answer = server.json("POST", TEXT, {"model": "nope", "prompt": "a"})
+        checks.check(status == 404, "unknown model", answer)
+        status, answer = server.json("POST", TEXT, {"prompt": "a", "max_tokens": 2})
+        checks.check(status == 200 and server.alive, "answers at the end", answer)
+    limits = ["--max-body", "2000", "--api-key", "secret-key"]
+    with Server(find_program(), model, "--max-memory", "2G", *limits) as server:
+        keys = ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer secret-ke"}, {"Authorization": "Bearer secret-keyy"},
+                {"Authorization": "secret-key"}, {"Authorization": "Basic secret-key"}, {"X-Api-Key": "secret"}, {"Authorization": "Bearer "})
+        for headers in keys:
+            for path in ("/v1/models", "/metrics", "/props", "/openapi.json", "/nothing", "//v1/models", "/v1/models/x", "/v1/models?key=secret-key"):
+                status = server.request("GET", path, headers=headers)[0]
+                checks.check(status == 401, f"{path} {headers}", status)
+            status = server.request("POST", TEXT, {"prompt": "a"}, headers)[0]
+            checks.check(status == 401, f"post {headers}", status)
+        for headers in ({"Authorization": "Bearer secret-key"}, {"authorization": "bearer secret-key"}, {"X-Api-Key": "secret-key"}):
+            checks.check(server.request("GET", "/v1/models", headers=headers)[0] == 200, str(headers))
+        checks.check(server.request("GET", "/health")[0] == 200, "health is public")
+        good = {"Authorization": "Bearer secret-key"}
+        status = server.request("POST", TEXT, {"prompt": "a" * 3000}, good)[0]
+        checks.check(status == 413, "body over the limit", status)
+        checks.check("secret-key" not in "".join(server.lines), "no key in the log")
+        begun = time.time()
+        reply = server.raw(b"GET /health HTT", timeout=15)
+        took = time.time() - begun
+        checks.check(status_of(reply) in (408, None) and took < 12, "half a header", (took, reply))
+    sys.exit(0 if checks.report("hostile HTTP") else 1)
+
+
+main()
