@@ -208,14 +208,14 @@ class Planner {
   QuantFormat most_common_format() const {
     QuantFormat best;
     std::ptrdiff_t most = 0;
-    for (const auto& [module, format] : packed_) {
+    for (const auto& each : packed_) {
       const auto count =
           std::count_if(packed_.begin(), packed_.end(), [&](const auto& other) {
-            return other.second == format;
+            return other.second == each.second;
           });
       if (count > most) {
         most = count;
-        best = format;
+        best = each.second;
       }
     }
     return best;
