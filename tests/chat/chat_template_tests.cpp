@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "qwen3_mlx/error.h"
+#include "testing/file_builders.h"
 #include "testing/temp_dir.h"
 
 namespace qwen3_mlx {
@@ -148,6 +149,56 @@ TEST(LoadChatTemplate, FindsTheTemplateOfAModel) {
       load_chat_template(dir.path())
           .render_json(R"({"messages":[],"tools":[{}]})"),
       "tools");
+}
+
+TEST(LoadChatTemplate, ReadsAGgufFile) {
+  const auto strings = [](std::initializer_list<std::string> texts) {
+    auto out = testing::bytes_of(std::uint32_t{8}) +
+        testing::bytes_of(std::uint64_t{texts.size()});
+    for (const auto& text : texts) {
+      out += testing::GgufBuilder::string(text);
+    }
+    return out;
+  };
+  const auto with = [&](std::uint32_t eos) {
+    return testing::GgufBuilder()
+        .entry(
+            "tokenizer.chat_template", "{{ messages[0].content ~ eos_token }}")
+        .entry("tokenizer.chat_templates", 9, strings({"tool_use"}))
+        .entry("tokenizer.chat_template.tool_use", "tools {{ eos_token }}")
+        .entry("tokenizer.ggml.tokens", 9, strings({"a", "</s>"}))
+        .entry("tokenizer.ggml.eos_token_id", eos)
+        .build();
+  };
+  TempDir dir;
+  const auto path = dir.write("model.gguf", with(1));
+  const std::string message = R"("messages":[{"role":"user","content":"Hi"}])";
+  EXPECT_EQ(
+      load_chat_template(path).render_json("{" + message + "}"), "Hi</s>");
+  EXPECT_EQ(
+      load_chat_template(path).render_json("{" + message + R"(,"tools":[{}]})"),
+      "tools </s>");
+  dir.write("model.gguf", with(7));
+  EXPECT_THROW(load_chat_template(path), FieldError);
+  dir.write("model.gguf", testing::GgufBuilder().build());
+  EXPECT_TRUE(load_chat_template(path).is_default());
+}
+
+TEST(ChatTemplate, NumbersBeyond64BitsAreErrorsWithAPlace) {
+  const ChatTemplate chat_template("{{ n }}");
+  const auto render = [&](const std::string& number) {
+    return chat_template.render_json(
+        R"({"messages":[],"chat_template_kwargs":{"n":)" + number + "}}");
+  };
+  EXPECT_EQ(render("9223372036854775807"), "9223372036854775807");
+  EXPECT_EQ(render("-9223372036854775808"), "-9223372036854775808");
+  EXPECT_THROW(render("9223372036854775808"), Error);
+  EXPECT_THROW(render("123456789012345678901234567890"), Error);
+  EXPECT_THROW(
+      ChatTemplate("{{ 9223372036854775807 + 1 }}")
+          .render_json(R"({"messages":[]})"),
+      TemplateError);
+  EXPECT_THROW(ChatTemplate("{{ 99999999999999999999 }}"), TemplateError);
 }
 
 TEST(LoadChatTemplate, ReadsNamedTemplates) {

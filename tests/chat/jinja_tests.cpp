@@ -96,6 +96,13 @@ INSTANTIATE_TEST_SUITE_P(
             "2.0 2.67 31"},
         Case{"{{ 'a\\nb' | indent(2) }}", "a\n  b"},
         Case{
+            "{{ [{'a': 1}, {'a': 2}] | groupby('a') | tojson }}",
+            "[[1, [{\"a\": 1}]], [2, [{\"a\": 2}]]]"},
+        Case{"{{ ([{'a': 1}] | groupby('a') | first)[:1] }}", "(1,)"},
+        Case{"{{ -0.5 | round(0, 'ceil') }}", "0.0"},
+        Case{"{{ 1[:0] }}{{ {}[1:] is defined }}", "False"},
+        Case{"{{ range(2, 9, 3).count(5) }}{{ range(3).index(2) }}", "12"},
+        Case{
             "{{ d | dictsort }} {{ l | batch(2) | list }}",
             "[('items', 1), ('k', 'v')] [[3, 1], [2]]"}));
 
@@ -103,6 +110,15 @@ INSTANTIATE_TEST_SUITE_P(
     Statements,
     Language,
     ::testing::Values(
+        Case{
+            "{% for x in l %}{{ loop | reverse | map('first') | list }}{% "
+            "endfor "
+            "%}",
+            "[2, 1]"},
+        Case{
+            "{% for x in l %}{% for y, outer in loop %}{{ x ~ y ~ outer.index "
+            "}} {% endfor %}{% endfor %}",
+            "312 323 "},
         Case{
             "{% for x in l %}{{ loop.index }}{{ x }}{{ ',' if not loop.last "
             "}}{% endfor %}",

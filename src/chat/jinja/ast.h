@@ -85,6 +85,9 @@ struct GetAttr {
 };
 struct GetItem {
   ExprPtr object, key;
+  /// In a constant that is printed: Jinja computes it when it compiles, where
+  /// what cannot be sliced is undefined and no error.
+  bool is_constant = false;
 };
 /// Only as the key of a GetItem. Each part may be null.
 struct SliceExpr {

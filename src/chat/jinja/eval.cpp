@@ -6,6 +6,12 @@ namespace qwen3_mlx::jinja {
 
 namespace {
 
+/// Whether get_slice() may give something: numbers, none and dicts never do.
+bool can_slice(const Value& value) {
+  return value.is_undefined() || value.is_string() || value.is_list() ||
+      value.is_tuple() || value.is_object();
+}
+
 bool compare(Runtime& rt, CompareOp op, const Value& a, const Value& b) {
   switch (op) {
   case CompareOp::eq:
@@ -148,7 +154,11 @@ struct ExprEvaluator {
       auto part = [&](const ExprPtr& p) { return p ? eval(p) : Value(); };
       Value start = part(slice->start);
       Value stop = part(slice->stop);
-      return in.get_slice(object, start, stop, part(slice->step));
+      Value step = part(slice->step);
+      if (e.is_constant && !can_slice(object)) {
+        return Value::undefined(object.type_name() + " has no element slice()");
+      }
+      return in.get_slice(object, start, stop, step);
     }
     return in.get_item(object, eval(e.key));
   }

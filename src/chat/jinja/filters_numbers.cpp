@@ -219,7 +219,8 @@ Value round(Runtime& rt, const Value& in, Args args) {
   if (!std::isfinite(d)) {
     throw Fault("cannot convert float to integer");
   }
-  return d / scale.as_real();
+  // Through an integer, as math.ceil() gives one: -0 becomes 0.
+  return (d + 0.0) / scale.as_real();
 }
 
 Value sum(Runtime& rt, const Value& in, Args args) {

@@ -43,7 +43,7 @@ class Group : public Object {
     return "_GroupTuple";
   }
   std::string repr(Runtime& rt) const override {
-    return rt.repr(Value::tuple({grouper_, list_}));
+    return rt.repr(*as_tuple());
   }
   int depth() const override {
     return std::max(grouper_.depth(), list_.depth()) + 1;
@@ -67,6 +67,9 @@ class Group : public Object {
   }
   std::optional<std::size_t> length(Runtime&) override {
     return 2;
+  }
+  std::optional<Value> as_tuple() const override {
+    return Value::tuple({grouper_, list_});
   }
   std::unique_ptr<Iterator> iterate() override {
     return iterate_values({grouper_, list_});

@@ -60,6 +60,12 @@ class Dumper {
     case Value::Kind::dict:
       write_dict(v.as_dict(), level);
       return;
+    case Value::Kind::object:
+      if (const auto tuple = v.as_object().as_tuple()) {
+        write_list(tuple->items(), level);
+        return;
+      }
+      [[fallthrough]];
     default:
       throw Fault(
           "Object of type " + v.type_name() + " is not JSON serializable");

@@ -171,6 +171,11 @@ std::optional<Value> method(const Value& self, std::string_view name) {
   case Value::Kind::integer:
   case Value::Kind::real:
     return number_method(self, name);
+  case Value::Kind::object:
+    if (const auto tuple = self.as_object().as_tuple()) {
+      return sequence_method(*tuple, name);
+    }
+    return std::nullopt;
   default:
     return std::nullopt;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "chat/jinja/object.h"
 
+#include "chat/jinja/args.h"
 #include "chat/jinja/runtime.h"
 
 namespace qwen3_mlx::jinja {
@@ -108,6 +109,24 @@ std::optional<Value> Range::attribute(Runtime&, std::string_view name) {
   }
   if (name == "step") {
     return Value(step_);
+  }
+  if (name == "count" || name == "index") {
+    const bool counts = name == "count";
+    return make_function(
+        std::string(name), [self = *this, counts](Runtime& rt, Args args) {
+          Bound bound(
+              counts ? "count" : "index", std::move(args), {"value"}, 1);
+          for (std::int64_t n = 0; n < self.n_; ++n) {
+            rt.budget().charge();
+            if (equal(Value(self.at(n)), bound[0])) {
+              return Value(counts ? 1 : n);
+            }
+          }
+          if (counts) {
+            return Value(0);
+          }
+          throw Fault(rt.repr(bound[0]) + " is not in range");
+        });
   }
   return std::nullopt;
 }

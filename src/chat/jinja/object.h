@@ -54,6 +54,10 @@ class Object {
   virtual std::optional<std::size_t> length(Runtime&) {
     return std::nullopt;
   }
+  /// The tuple that it is a kind of, for what Python does with any tuple.
+  virtual std::optional<Value> as_tuple() const {
+    return std::nullopt;
+  }
   /// nullptr when it cannot be iterated.
   virtual std::unique_ptr<Iterator> iterate() {
     return nullptr;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "chat/jinja/ast_walk.h"
 #include "chat/jinja/expression_parser.h"
 #include "chat/jinja/scope.h"
 #include "chat/jinja/text.h"
@@ -10,6 +11,23 @@
 namespace qwen3_mlx::jinja {
 
 namespace {
+
+/// Tells the slices of what is printed and constant; see GetItem.
+void mark_constant(Expr& printed) {
+  bool is_constant = true;
+  walk(printed, [&](Expr& expr) {
+    is_constant = is_constant && expr.as<Name>() == nullptr &&
+        expr.as<CallExpr>() == nullptr && expr.as<NamespaceRef>() == nullptr;
+  });
+  if (!is_constant) {
+    return;
+  }
+  walk(printed, [](Expr& expr) {
+    if (GetItem* item = expr.as<GetItem>()) {
+      item->is_constant = true;
+    }
+  });
+}
 
 using Words = std::vector<std::string_view>;
 
@@ -52,7 +70,9 @@ class Parser {
         text.node = TemplateText{Value(token.text)};
         add(std::move(text));
       } else if (token.type == TokenType::variable_begin) {
-        add(expressions_.tuple());
+        Expr printed = expressions_.tuple();
+        mark_constant(printed);
+        add(std::move(printed));
         stream_.expect(TokenType::variable_end);
       } else {
         flush();
@@ -155,6 +175,7 @@ class Parser {
           stream_.expect(TokenType::comma);
         }
         node.parts.push_back(expressions_.expression());
+        mark_constant(node.parts.back());
       }
       return node;
     }

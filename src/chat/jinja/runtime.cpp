@@ -369,6 +369,11 @@ Value Runtime::get_slice(
     }
     return object.is_list() ? list(std::move(out)) : tuple(std::move(out));
   }
+  if (object.is_object()) {
+    if (const auto tuple = object.as_object().as_tuple()) {
+      return get_slice(*tuple, start, stop, step);
+    }
+  }
   if (Range* range = object.as<Range>()) {
     SliceRange r = resolve_slice(start, stop, step, range->size());
     return Value(std::shared_ptr<Object>(
