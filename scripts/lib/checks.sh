@@ -120,6 +120,7 @@ parity_scripts=(
   "parity_mlx_lm.py"
   "parity_gguf.py"
   "parity_convert.py"
+  "parity_import.py"
 )
 
 run_parity() {

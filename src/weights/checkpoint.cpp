@@ -10,6 +10,7 @@
 #include "formats/safetensors.h"
 #include "qwen3_mlx/config.h"
 #include "qwen3_mlx/error.h"
+#include "weights/foreign_quantization.h"
 #include "weights/gguf_names.h"
 #include "weights/tensor_names.h"
 
@@ -214,6 +215,12 @@ Checkpoint Checkpoint::open(const fs::path& path) {
   checkpoint.path_ = path;
   if (fs::is_directory(path)) {
     checkpoint.tensors_ = canonical_tensors(path, Directory(path).read());
+    if (const auto config = path / "config.json"; fs::exists(config)) {
+      if (const auto foreign =
+              parse_foreign_quantization(Config::load(config))) {
+        import_foreign(path, *foreign, checkpoint.tensors_);
+      }
+    }
     return checkpoint;
   }
   const auto container = std::make_shared<const GgufFile>(path);

@@ -14,11 +14,13 @@
 
 #include "base/file.h"
 #include "formats/gguf.h"
+#include "weights/row_source.h"
 
 namespace qwen3_mlx {
 
 /// How elements are stored in the file.
 /// `ggml`: blocks that MLX has no packing for, but that have values.
+/// `imported`: what another program packed; see StoredTensor::rows.
 enum class StoredType {
   f32,
   f16,
@@ -30,6 +32,7 @@ enum class StoredType {
   q8_0,
   mxfp4,
   ggml,
+  imported,
   other
 };
 
@@ -49,6 +52,9 @@ struct StoredTensor {
   std::string type_name; ///< As the file calls it, "BF16", "Q4_0".
   /// Of a GGUF's tensor that dequantize_ggml() can read.
   std::optional<GgmlType> ggml_type = std::nullopt;
+  /// The values of a tensor of type `imported`; its pieces then are those of
+  /// its largest part.
+  std::shared_ptr<const RowSource> rows = nullptr;
   /// Outermost first, in elements (not blocks).
   std::vector<std::int64_t> shape;
   /// Equal shares of `shape` along its first dimension, in order.

@@ -26,7 +26,8 @@ inline mx::Dtype to_dtype(StoredType type) {
 
 /// Of a tensor that becomes a plain one.
 inline bool is_plain(StoredType type) {
-  return is_float(type) || type == StoredType::ggml;
+  return is_float(type) || type == StoredType::ggml ||
+      type == StoredType::imported;
 }
 
 /// ggml's blocks that MLX can pack, in groups of 32; nothing for others.

@@ -181,6 +181,8 @@ void PlanState::copy_rows(
     copy.codec = codec;
     copy.type = tensor.type;
     copy.ggml_type = tensor.ggml_type;
+    copy.rows = tensor.rows;
+    copy.first_row = first;
     copy.permuted_head_dim = tensor.permuted_head_dim;
     copy.targets = targets;
     for (auto& target : copy.targets) {
@@ -362,8 +364,11 @@ void PlanState::copy_module(
       copy_rows(stored, range, block_codec(stored.type), targets);
       continue;
     }
-    if (stored.type == StoredType::ggml) {
-      copy_rows(stored, range, RowCodec::ggml, {target_of(weight)});
+    if (stored.type == StoredType::ggml ||
+        stored.type == StoredType::imported) {
+      const auto codec =
+          stored.type == StoredType::ggml ? RowCodec::ggml : RowCodec::imported;
+      copy_rows(stored, range, codec, {target_of(weight)});
       continue;
     }
     const auto copy = [&](const StoredTensor& tensor, mx::array array) {

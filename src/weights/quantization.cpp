@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "weights/foreign_quantization.h"
+
 namespace qwen3_mlx {
 namespace {
 
@@ -97,11 +99,9 @@ std::optional<QuantizationConfig> parse_quantization(const Config& config) {
   const auto section = config.sub(key);
   const auto method = section.get_string_or("quant_method", "");
   if (!own && !method.empty() && method != "mlx") {
-    section.fail(
-        "quant_method",
-        "\"" + method +
-            "\" weights cannot be read; use an mlx-community conversion of "
-            "this model, or one that is not quantized");
+    // Of another program; its matrices come as plain ones, or it is refused.
+    parse_foreign_quantization(config);
+    return std::nullopt;
   }
   QuantizationConfig out;
   out.format = parse_format(section);

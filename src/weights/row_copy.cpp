@@ -212,8 +212,26 @@ void decode_row(
   case RowCodec::ggml:
     dequantize_row(copy, from, to, target);
     break;
+  case RowCodec::imported:
   case RowCodec::random:
     break;
+  }
+}
+
+void copy_imported(const Chunk& chunk) {
+  const auto& copy = *chunk.copy;
+  std::vector<float> values(
+      static_cast<std::size_t>(chunk.n_rows * copy.row_elements));
+  copy.rows->read_rows(
+      copy.first_row + chunk.first_row, chunk.n_rows, values.data());
+  const auto& target = copy.targets[0];
+  for (std::uint64_t row = 0; row < chunk.n_rows; ++row) {
+    convert_from<float>(
+        reinterpret_cast<const std::byte*>(
+            values.data() + row * copy.row_elements),
+        target,
+        target.data + (chunk.first_row + row) * target.row_bytes,
+        copy.row_elements);
   }
 }
 
@@ -223,6 +241,10 @@ void run_chunk(const Chunk& chunk, std::vector<std::byte>& scratch) {
     for (std::uint64_t row = 0; row < chunk.n_rows; ++row) {
       fill_random(copy, chunk.first_row + row);
     }
+    return;
+  }
+  if (copy.codec == RowCodec::imported) {
+    copy_imported(chunk);
     return;
   }
   const auto offset = copy.offset + chunk.first_row * copy.row_bytes;

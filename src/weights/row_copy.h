@@ -25,9 +25,10 @@ enum class RowCodec {
   q4_0,   ///< ggml blocks of 32 to packed nibbles, scales and biases.
   q4_1,
   q8_0,
-  mxfp4,  ///< ggml blocks of 32 to packed nibbles and scales.
-  ggml,   ///< Other ggml blocks to floats.
-  random, ///< No file: uniform noise.
+  mxfp4,    ///< ggml blocks of 32 to packed nibbles and scales.
+  ggml,     ///< Other ggml blocks to floats.
+  imported, ///< What a RowSource gives, to floats.
+  random,   ///< No file: uniform noise.
 };
 
 /// Where rows of one array go.
@@ -46,8 +47,10 @@ struct RowCopy {
   std::uint64_t row_elements = 0;
   std::uint64_t row_bytes = 0; ///< In the file.
   RowCodec codec = RowCodec::raw;
-  StoredType type = StoredType::other; ///< For floats.
-  std::optional<GgmlType> ggml_type;   ///< For ggml.
+  StoredType type = StoredType::other;   ///< For floats.
+  std::optional<GgmlType> ggml_type;     ///< For ggml.
+  std::shared_ptr<const RowSource> rows; ///< For imported.
+  std::uint64_t first_row = 0;           ///< For imported: of those rows.
   /// The array; for ggml blocks: nibbles or bytes, scales, biases.
   std::array<RowTarget, 3> targets;
   /// See StoredTensor.

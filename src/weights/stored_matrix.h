@@ -10,6 +10,7 @@
 
 #include "qwen3_mlx/quantization.h"
 #include "weights/checkpoint.h"
+#include "weights/stored_rows.h"
 
 namespace qwen3_mlx {
 
@@ -69,24 +70,5 @@ class StoredMatrix {
   std::vector<std::int64_t> shape_;
   std::uint64_t n_rows_ = 0;
 };
-
-/// Reads the bytes of rows [first, first + count) of a tensor of `n_rows` rows
-/// as the file has them, save that permuted rows of heads are put in order.
-void read_stored_rows(
-    const StoredTensor& tensor,
-    std::uint64_t n_rows,
-    std::uint64_t first,
-    std::uint64_t count,
-    std::byte* out);
-
-/// Numbers of `tensor`'s type at `from` as float32; see is_readable().
-void widen(
-    const StoredTensor& tensor,
-    const std::byte* from,
-    std::size_t n_elements,
-    float* out);
-
-/// Whether the tensor's own bytes mean numbers: a float type or ggml's blocks.
-bool is_readable(const StoredTensor& tensor);
 
 } // namespace qwen3_mlx

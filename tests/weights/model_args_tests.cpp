@@ -361,9 +361,9 @@ std::vector<Malformed> malformed_configs() {
        "an integer"},
       {"ForeignMethod",
        "qwen3",
-       R"("quantization_config":{"quant_method":"awq","bits":4})",
+       R"("quantization_config":{"quant_method":"hqq","bits":4})",
        "quantization_config.quant_method",
-       "\"awq\" weights cannot be read"},
+       "\"hqq\" weights cannot be read"},
   };
 }
 
