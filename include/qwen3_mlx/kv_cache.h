@@ -48,8 +48,8 @@ struct KvAppend;
 struct KvShape;
 } // namespace cpu
 
-/// What one layer keeps; see kv_cache.h's makers. The border behind which the
-/// kinds of cache differ.
+/// What one layer keeps, made by KVCache's constructor as CacheOptions say. The
+/// border behind which the kinds of cache differ.
 class KVStore {
  public:
   virtual ~KVStore() = default;

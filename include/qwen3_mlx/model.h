@@ -49,7 +49,9 @@ struct TensorSummary {
   std::string dtype; ///< As stored: "bfloat16", "uint32", "Q4_1", ...
   std::vector<std::int64_t> shape;
   std::uint64_t n_bytes = 0;
-  QuantFormat format; ///< Of the matrix it belongs to.
+  /// Of the matrix it belongs to (a matrix itself, its scales or biases); plain
+  /// for what is not quantized.
+  QuantFormat format;
 };
 
 /// A decoder-only language model. Copies share the weights, which are
@@ -73,8 +75,9 @@ class Model {
 
   /// tokens [B, L] uint32 or int32, B sequences in step, at the position that
   /// `cache` (one per layer) has reached. Returns logits [B, L, vocab_size].
-  /// Ids must be below vocab_size: they are not read back to be checked here,
-  /// as Generate does before it starts.
+  /// Throws InvalidArgument for ids from vocab_size on, where they lie in
+  /// memory already and the model is on the CPU; those of a step that is still
+  /// to run are not waited for.
   mx::array
   operator()(const mx::array& tokens, std::vector<KVCache>& cache) const;
   /// Ragged input; returns logits [R, vocab_size]. Throws InvalidArgument when

@@ -19,6 +19,11 @@ struct QuantizationConfig {
   /// By module path, "model.layers.0.mlp.gate"; nothing: not quantized.
   std::map<std::string, std::optional<QuantFormat>, std::less<>> modules;
 
+  /// What the config says of a module: by its canonical path, or by the file's
+  /// own, as some exporters write it; else the model's format.
+  QuantFormat
+  format_of(std::string_view module, std::string_view source_module) const;
+
   int group_size() const {
     return format.group_size;
   }

@@ -53,7 +53,7 @@ changed_files() {
 # CI the number of files is bounded, since a file that includes MLX takes 10 s.
 check_tidy() {
   ensure_tool clang-tidy
-  local file files limit="${QWEN3_MLX_TIDY_FILES:-24}"
+  local file files limit="${QWEN3_MLX_TIDY_FILES:-12}"
   build_preset release --target help >/dev/null
   if [ "$1" = all ]; then
     files="$(git -C "$root" ls-files 'src/*.cpp' 'examples/*.cpp' 'tests/*.cpp')"

@@ -24,9 +24,10 @@ constexpr std::size_t max_io_bytes = std::size_t{1} << 30;
 
 } // namespace
 
-File::File(std::filesystem::path path) : path_(std::move(path)) {
-  // O_NONBLOCK: opening a FIFO must not wait for its writer.
-  fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+File::File(std::filesystem::path path)
+    : path_(std::move(path)),
+      // O_NONBLOCK: opening a FIFO must not wait for its writer.
+      fd_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
   if (fd_ < 0) {
     throw FileError(path_, reason("cannot open", errno));
   }

@@ -19,12 +19,12 @@ namespace {
 
 // About 50 microseconds of waiting: longer than the gap between two kernels of
 // one decode step, far shorter than a scheduler's time slice.
-constexpr int kSpinsBeforeSleep = 4000;
+constexpr int spins_before_sleep = 4000;
 // A waiting thread offers its core to others this often.
-constexpr int kSpinsBeforeYield = 256;
+constexpr int spins_before_yield = 256;
 
 // The ticket between two jobs: no chunk can be claimed.
-constexpr std::uint64_t kClosed = 0xffffffffU;
+constexpr std::uint64_t closed = 0xffffffffU;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -37,10 +37,10 @@ void pause() {
 // Returns true when it is time to sleep.
 bool spin(int& spins) {
   pause();
-  if (++spins % kSpinsBeforeYield == 0) {
+  if (++spins % spins_before_yield == 0) {
     std::this_thread::yield();
   }
-  return spins >= kSpinsBeforeSleep;
+  return spins >= spins_before_sleep;
 }
 
 #if defined(__linux__)
@@ -100,7 +100,7 @@ ThreadPool::~ThreadPool() {
   stop_.store(true);
   {
     std::lock_guard lock(mutex_);
-    ticket_.store((std::uint64_t{generation_} + 1) << 32 | kClosed);
+    ticket_.store((std::uint64_t{generation_} + 1) << 32 | closed);
   }
   job_posted_.notify_all();
   for (std::thread& worker : workers_) {
@@ -118,7 +118,7 @@ void ThreadPool::run(int num_chunks, Task task, void* context) {
   }
   // Close the ticket before the fields change. The fields' release stores keep
   // that order for a late thread that reads them.
-  ticket_.store(std::uint64_t{generation_} << 32 | kClosed);
+  ticket_.store(std::uint64_t{generation_} << 32 | closed);
   num_chunks_.store(num_chunks, std::memory_order_release);
   task_.store(task, std::memory_order_release);
   context_.store(context, std::memory_order_release);

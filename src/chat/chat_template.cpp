@@ -211,7 +211,7 @@ ChatTemplate::ChatTemplate(
     const std::map<std::string, std::string>& sources,
     SpecialTokens special_tokens,
     std::string_view name) {
-  if (sources.count("default") == 0) {
+  if (!sources.contains("default")) {
     throw InvalidArgument(
         std::string(name) + ": there is no template named \"default\"");
   }

@@ -122,7 +122,7 @@ ChatTemplate make(Sources sources, SpecialTokens tokens, const fs::path& path) {
   if (sources.empty()) {
     return ChatTemplate::chatml(std::move(tokens));
   }
-  if (sources.count("default") == 0) {
+  if (!sources.contains("default")) {
     // transformers refuses to choose among named ones; so do we.
     std::string names;
     for (const auto& [name, source] : sources) {

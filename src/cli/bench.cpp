@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/system_info.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
 #include "cli/text_model.h"
@@ -108,6 +109,7 @@ void print_json(
       {"generation_tokens", options.shape.generation_tokens},
       {"batch_size", options.shape.batch_size},
       {"weight_bytes", weight_bytes},
+      {"max_resident_bytes", max_resident_bytes()},
       {"trials", Json::array()},
       {"average", to_json(average(trials))}};
   for (const auto& trial : trials) {
@@ -134,12 +136,14 @@ void print_table(
        {"prompt tokens/s", Align::right},
        {"generation tokens/s", Align::right},
        {"first token ms", Align::right},
-       {"peak memory GB", Align::right}});
+       {"MLX peak memory GB", Align::right}});
   for (std::size_t index = 0; index < trials.size(); ++index) {
     add_row(table, std::to_string(index + 1), trials[index]);
   }
   add_row(table, "average", average(trials));
   table.print(std::cout);
+  std::cout << "\nMost memory of the process: "
+            << human_bytes(max_resident_bytes()) << '\n';
 }
 
 void run(const BenchCommand& options, Exit& exit) {

@@ -59,6 +59,7 @@ mx::array next_ids(
   const int B = tokens.shape(0);
   const int L = tokens.shape(1);
   std::vector<int> last_rows;
+  last_rows.reserve(static_cast<std::size_t>(B));
   for (int row = 0; row < B; ++row) {
     last_rows.push_back((row + 1) * L - 1);
   }

@@ -20,7 +20,7 @@ namespace {
 constexpr const char* chat_help =
     "  /clear         forget the conversation\n"
     "  /system TEXT   set the system message; without TEXT remove it\n"
-    "  /save FILE     write the conversation to a file\n"
+    "  /save FILE     write the conversation's text to a file\n"
     "  /load FILE     go on with a conversation from a file\n"
     "  /stats         statistics after each answer, on or off\n"
     "  /thinking      show the model's thinking, on or off\n"

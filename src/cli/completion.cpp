@@ -216,11 +216,10 @@ std::string zsh_script(const CLI::App& app) {
           << "\n";
     cases << "    " << command.name << ")\n      _arguments";
     for (const auto& option : command.options) {
-      const auto help = escaped(option.help, "[]:\\", "\\");
+      const auto rest =
+          "[" + escaped(option.help, "[]:\\", "\\") + "]" + zsh_action(option);
       for (const auto& flag : flags_of(option)) {
-        cases << " \\\n        "
-              << shell_quoted(
-                     "*" + flag + "[" + help + "]" + zsh_action(option));
+        cases << " \\\n        " << shell_quoted("*" + flag + rest);
       }
     }
     if (command.positional.value == Value::choice) {

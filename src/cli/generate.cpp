@@ -349,13 +349,21 @@ void add_generate(CLI::App& app, Exit& exit) {
   add_answer_options(*command, *options);
   add_sampling_options(*command, options->sampling);
   add_kv_options(*command, options->kv);
-  command
-      ->add_option(
-          "--prompt-cache-file,--prompt-cache",
-          options->prompt_cache_file,
-          "Go on from a prompt that cache-prompt saved")
-      ->type_name("FILE")
-      ->group("Key/value cache");
+  auto* saved = command
+                    ->add_option(
+                        "--prompt-cache-file,--prompt-cache",
+                        options->prompt_cache_file,
+                        "Go on from a prompt that cache-prompt saved, with the "
+                        "kind of cache it was saved from")
+                    ->type_name("FILE")
+                    ->group("Key/value cache");
+  for (const auto* name :
+       {"--max-kv-size",
+        "--kv-bits",
+        "--kv-group-size",
+        "--quantized-kv-start"}) {
+    saved->excludes(command->get_option(name));
+  }
   command->footer(examples);
   command->callback([options, &exit] { run(*options, exit); });
 }

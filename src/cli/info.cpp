@@ -58,14 +58,8 @@ std::string format_of(
   if (!args.quantization.has_value()) {
     return tensor.type_name;
   }
-  const auto& modules = args.quantization->modules;
-  for (const auto& module : {module_of(tensor.source_name), module_of(name)}) {
-    if (const auto entry = modules.find(module);
-        entry != modules.end() && entry->second.has_value()) {
-      return describe(*entry->second);
-    }
-  }
-  return describe(args.quantization->format);
+  return describe(args.quantization->format_of(
+      module_of(name), module_of(tensor.source_name)));
 }
 
 /// Elements of a matrix: of a packed one, those it stands for.

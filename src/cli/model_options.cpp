@@ -2,6 +2,9 @@
 
 #include "cli/model_options.h"
 
+#include <mlx/mlx.h>
+
+#include <variant>
 #include <vector>
 
 #include "cli/terminal.h"
@@ -93,8 +96,27 @@ LoadOptions load_options(const ModelOptions& options) {
   return load;
 }
 
+namespace {
+
+// Keeps a model's memory from being paged out while it runs on Metal. It is a
+// setting of the whole process, so the program makes it, not the library.
+void wire_memory(const mx::Device& device) {
+  if (device == mx::Device::cpu || !mx::metal::is_available()) {
+    return;
+  }
+  const auto& info = mx::metal::device_info();
+  const auto size = info.find("max_recommended_working_set_size");
+  if (size != info.end()) {
+    // Some of it is left to the rest of the system.
+    mx::set_wired_limit(std::get<std::size_t>(size->second) / 10 * 9);
+  }
+}
+
+} // namespace
+
 Model load_with_progress(const ModelOptions& options) {
   auto load = load_options(options);
+  wire_memory(load.device.value_or(mx::default_device()));
   ProgressBar bar("Loading", ProgressBar::Unit::bytes);
   load.progress = [&bar](std::uint64_t done, std::uint64_t total) {
     bar.update(done, total);

@@ -3,6 +3,7 @@
 #include "cli/system_info.h"
 
 #include <mlx/mlx.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -52,6 +53,16 @@ nlohmann::ordered_json system_info() {
     }
   }
   return info;
+}
+
+std::uint64_t max_resident_bytes() {
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+#ifdef __APPLE__
+  return static_cast<std::uint64_t>(usage.ru_maxrss);
+#else
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024; // in KiB there
+#endif
 }
 
 } // namespace qwen3_mlx::cli

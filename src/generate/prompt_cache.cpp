@@ -220,9 +220,9 @@ void save_prompt_cache(
     }
     const auto prefix = layer_prefix(i);
     metadata[prefix + "kind"] = store.kind();
+    const auto counters = prefix + std::string(counter_prefix);
     for (const auto& [name, value] : store.counters()) {
-      metadata[prefix + std::string(counter_prefix) + name] =
-          std::to_string(value);
+      metadata[counters + name] = std::to_string(value);
     }
     for (const auto& [name, array] : store.state()) {
       names.push_back(prefix + name);

@@ -46,8 +46,8 @@ mx::array fused_gated(const mx::array& gate, const mx::array& up) {
   if (mx::default_device() == mx::Device::cpu) {
     return gated(gate, up);
   }
-  static const auto compiled = mx::compile(gated_arrays, /* shapeless */ true);
-  return compiled({gate, up})[0];
+  // MLX keeps what it compiled, by the function's address.
+  return mx::compile(gated_arrays, /* shapeless */ true)({gate, up})[0];
 }
 
 mx::array slice_last(const mx::array& x, int begin, int end) {
@@ -276,6 +276,14 @@ experts_mlp(const mx::array& x, const Experts& w, const mx::array& experts) {
   return mx::reshape(in_order, {n_tokens, k, out.shape(-1)});
 }
 
+mx::array weighted_sum(const mx::array& outputs, const mx::array& weights) {
+  // One product, [T, 1, k] x [T, k, out].
+  return mx::squeeze(
+      mx::matmul(
+          mx::expand_dims(mx::astype(weights, outputs.dtype()), 1), outputs),
+      1);
+}
+
 mx::array sparse_add(
     const mx::array& residual,
     const Norm& norm,
@@ -295,15 +303,8 @@ mx::array sparse_add(
   }
   const auto [experts, weights] = route(logits, k, normalize);
   const auto outputs = experts_mlp(
-      mx::fast::rms_norm(residual, norm.weight, norm.eps),
-      w,
-      experts); // [T, k, in]
-  // The weighted sum over k as one product, [T, 1, k] x [T, k, in].
-  const auto mixed = mx::squeeze(
-      mx::matmul(
-          mx::expand_dims(mx::astype(weights, outputs.dtype()), 1), outputs),
-      1);
-  return mx::add(residual, mixed);
+      mx::fast::rms_norm(residual, norm.weight, norm.eps), w, experts);
+  return mx::add(residual, weighted_sum(outputs, weights));
 }
 
 } // namespace qwen3_mlx::ops

@@ -88,6 +88,9 @@ bool is_tiled(const Experts& w);
 mx::array
 experts_mlp(const mx::array& x, const Experts& w, const mx::array& experts);
 
+/// The experts' outputs [T, k, out] mixed by weights [T, k] -> [T, out].
+mx::array weighted_sum(const mx::array& outputs, const mx::array& weights);
+
 /// residual [T, in] + the sum over the k experts that `logits` [T, E] route
 /// each token of n = rms_norm(residual) to, of weight * expert(n).
 mx::array sparse_add(

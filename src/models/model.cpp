@@ -2,6 +2,7 @@
 #include "qwen3_mlx/model.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
 
 #include "kernels/cpu/tiles.h"
@@ -61,24 +62,26 @@ class Fingerprint {
   std::uint64_t hash_ = 0xcbf29ce484222325u;
 };
 
-QuantFormat format_of(const StoredTensor& tensor, const ModelArgs& args) {
+// A matrix and its scales and biases are one module.
+std::string_view module_of(std::string_view tensor) {
+  return tensor.substr(0, tensor.rfind('.'));
+}
+
+QuantFormat format_of(
+    const std::string& name,
+    const StoredTensor& tensor,
+    const ModelArgs& args) {
   switch (tensor.type) {
   case StoredType::q4_0:
   case StoredType::q4_1:
     return {QuantMode::affine, 4, 32};
   case StoredType::q8_0:
     return {QuantMode::affine, 8, 32};
-  case StoredType::u32: {
-    if (!args.quantization) {
-      return {};
-    }
-    const auto module =
-        tensor.source_name.substr(0, tensor.source_name.rfind('.'));
-    const auto& modules = args.quantization->modules;
-    const auto entry = modules.find(module);
-    return entry != modules.end() && entry->second ? *entry->second
-                                                   : args.quantization->format;
-  }
+  case StoredType::u32:
+    return args.quantization
+        ? args.quantization->format_of(
+              module_of(name), module_of(tensor.source_name))
+        : QuantFormat{};
   default:
     return {};
   }
@@ -93,7 +96,7 @@ summarize(const Checkpoint& checkpoint, const ModelArgs& args) {
          tensor.type_name,
          tensor.shape,
          tensor.n_bytes(),
-         format_of(tensor, args)});
+         format_of(name, tensor, args)});
   }
   return table;
 }
@@ -140,11 +143,36 @@ void require(bool condition, const std::string& message) {
   }
 }
 
+// Kernels read the embedding's row of each id. Ids that are in memory already,
+// as a prompt's are, are looked at; those still to be computed come from a
+// sampler, whose range is the vocabulary.
+void check_ids(const mx::array& tokens, const ModelArgs& args) {
+  require(
+      tokens.dtype() == mx::uint32 || tokens.dtype() == mx::int32,
+      "tokens: expected uint32 or int32");
+  if (mx::default_device() != mx::Device::cpu || !tokens.is_available() ||
+      !tokens.flags().row_contiguous) {
+    return;
+  }
+  // A negative id is a large one.
+  const auto* const begin = static_cast<const std::uint32_t*>(
+      static_cast<const void*>(tokens.data<std::byte>()));
+  const auto* const end = begin + tokens.size();
+  const auto vocab_size = static_cast<std::uint32_t>(args.vocab_size);
+  const auto* const bad =
+      std::find_if(begin, end, [&](auto id) { return id >= vocab_size; });
+  require(
+      bad == end,
+      "tokens: id " + std::to_string(bad == end ? 0 : *bad) +
+          " is outside the vocabulary of " + std::to_string(vocab_size));
+}
+
 void check(const StepInput& step, const ModelArgs& args) {
   require(
       step.tokens.ndim() == 1,
       "tokens: expected an array [T], found " +
           std::to_string(step.tokens.ndim()) + " dimensions");
+  check_ids(step.tokens, args);
   std::int64_t n_tokens = 0;
   for (const auto& segment : step.segments) {
     require(
@@ -213,6 +241,7 @@ const ModelImpl& Model::impl() const {
 
 std::vector<KVCache> Model::make_cache(const CacheOptions& options) const {
   std::vector<KVCache> cache;
+  cache.reserve(static_cast<std::size_t>(args().num_hidden_layers));
   for (int layer = 0; layer < args().num_hidden_layers; ++layer) {
     cache.emplace_back(options);
   }
@@ -220,8 +249,8 @@ std::vector<KVCache> Model::make_cache(const CacheOptions& options) const {
 }
 
 mx::array Model::forward(const StepInput& step) const {
-  check(step, args());
   const DeviceScope scope(state_->device);
+  check(step, args());
   return state_->impl->forward(step);
 }
 
@@ -237,6 +266,7 @@ Model::operator()(const mx::array& tokens, std::vector<KVCache>& cache) const {
   const int B = tokens.shape(0);
   const int L = tokens.shape(1);
   const DeviceScope scope(state_->device);
+  check_ids(tokens, args());
   const Segment segment{.cache = cache, .length = L, .batch = B};
   const auto logits = forward({mx::reshape(tokens, {B * L}), {segment}});
   return mx::reshape(logits, {B, L, logits.shape(-1)});

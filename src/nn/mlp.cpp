@@ -112,12 +112,7 @@ SparseMoeBlock::operator()(const mx::array& x, const RMSNorm& norm) const {
   const auto [experts, weights] =
       ops::route(gate(n), num_experts_per_tok, norm_topk_prob);
   const auto outputs = switch_mlp(n, experts); // [T, k, hidden_size]
-  // The weighted sum over k as one product, [T, 1, k] x [T, k, hidden_size].
-  const auto mixed = mx::squeeze(
-      mx::matmul(
-          mx::expand_dims(mx::astype(weights, outputs.dtype()), 1), outputs),
-      1);
-  const auto out = mx::add(x, mixed);
+  const auto out = mx::add(x, ops::weighted_sum(outputs, weights));
   if (!shared_expert) {
     return out;
   }

@@ -12,7 +12,7 @@ namespace qwen3_mlx {
 namespace {
 
 // Penalties compare every pair of the window.
-constexpr int kMaxPenaltyWindow = 4096;
+constexpr int max_penalty_window = 4096;
 
 std::string text(float value) {
   std::string digits = std::to_string(value);
@@ -87,10 +87,10 @@ void validate(const SamplingParams& params, int vocab_size) {
   check_finite("presence_penalty", params.presence_penalty);
   check_finite("frequency_penalty", params.frequency_penalty);
   check_at_least("penalty_window", params.penalty_window, 0);
-  if (params.penalty_window > kMaxPenaltyWindow) {
+  if (params.penalty_window > max_penalty_window) {
     fail(
         "penalty_window",
-        "at most " + std::to_string(kMaxPenaltyWindow) + " tokens",
+        "at most " + std::to_string(max_penalty_window) + " tokens",
         std::to_string(params.penalty_window));
   }
   for (const auto id : params.xtc_special_tokens) {

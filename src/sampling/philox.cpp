@@ -30,20 +30,20 @@ std::array<std::uint32_t, 4> philox4x32(
     std::array<std::uint32_t, 4> counter,
     std::array<std::uint32_t, 2> key) noexcept {
   // Multipliers and key steps of the paper, table 2 and section 4.1.
-  constexpr std::uint32_t kMultiplier0 = 0xD2511F53;
-  constexpr std::uint32_t kMultiplier1 = 0xCD9E8D57;
-  constexpr std::uint32_t kWeyl0 = 0x9E3779B9;
-  constexpr std::uint32_t kWeyl1 = 0xBB67AE85;
-  constexpr int kRounds = 10;
-  for (int round = 0; round < kRounds; ++round) {
-    const auto product0 = multiply(kMultiplier0, counter[0]);
-    const auto product1 = multiply(kMultiplier1, counter[2]);
+  constexpr std::uint32_t multiplier0 = 0xD2511F53;
+  constexpr std::uint32_t multiplier1 = 0xCD9E8D57;
+  constexpr std::uint32_t weyl0 = 0x9E3779B9;
+  constexpr std::uint32_t weyl1 = 0xBB67AE85;
+  constexpr int rounds = 10;
+  for (int round = 0; round < rounds; ++round) {
+    const auto product0 = multiply(multiplier0, counter[0]);
+    const auto product1 = multiply(multiplier1, counter[2]);
     counter = {
         product1.high ^ counter[1] ^ key[0],
         product1.low,
         product0.high ^ counter[3] ^ key[1],
         product0.low};
-    key = {key[0] + kWeyl0, key[1] + kWeyl1};
+    key = {key[0] + weyl0, key[1] + weyl1};
   }
   return counter;
 }

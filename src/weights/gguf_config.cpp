@@ -86,6 +86,25 @@ class Mapper {
   std::string arch_;
 };
 
+/// llama.cpp multiplies YaRN's own temperature, 1 + 0.1 ln(factor), with
+/// attn_factor; in configs attention_factor is the product.
+void map_attention_factor(
+    Mapper& map,
+    const GgufFile& file,
+    const std::string& type,
+    Json& scaling) {
+  constexpr const char* name = "rope.scaling.attn_factor";
+  const auto attn_factor = file.get_float(map.key(name));
+  if (!attn_factor || *attn_factor == 1.0) {
+    return;
+  }
+  if (type != "yarn") {
+    map.fail(name, "expected 1 without yarn scaling");
+  }
+  const double factor = scaling.value("factor", 1.0);
+  scaling["attention_factor"] = *attn_factor * (1.0 + 0.1 * std::log(factor));
+}
+
 void map_rope(Mapper& map, const GgufFile& file) {
   map.copy_float("rope.freq_base", "rope_theta", map.json);
   const auto type = file.get_string(map.key("rope.scaling.type"));
@@ -98,7 +117,7 @@ void map_rope(Mapper& map, const GgufFile& file) {
     auto& scaling = map.json["rope_scaling"];
     scaling["rope_type"] = *type;
     map.copy_float("rope.scaling.factor", "factor", scaling);
-    map.copy_float("rope.scaling.attn_factor", "attention_factor", scaling);
+    map_attention_factor(map, file, *type, scaling);
     map.copy_float("rope.scaling.yarn_beta_fast", "beta_fast", scaling);
     map.copy_float("rope.scaling.yarn_beta_slow", "beta_slow", scaling);
     if (const auto length =

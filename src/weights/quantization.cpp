@@ -90,6 +90,17 @@ std::string describe(const QuantFormat& format) {
       std::to_string(format.group_size);
 }
 
+QuantFormat QuantizationConfig::format_of(
+    std::string_view module,
+    std::string_view source_module) const {
+  auto entry = modules.find(module);
+  if (entry == modules.end()) {
+    entry = modules.find(source_module);
+  }
+  return entry == modules.end() ? format
+                                : entry->second.value_or(QuantFormat{});
+}
+
 std::optional<QuantizationConfig> parse_quantization(const Config& config) {
   const bool own = config.has("quantization");
   const std::string_view key = own ? "quantization" : "quantization_config";

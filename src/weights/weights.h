@@ -27,19 +27,19 @@ class Weights {
  public:
   Weights(std::shared_ptr<PlanState> plan, std::string prefix);
 
-  /// "<prefix>.<name>"
-  Weights sub(std::string_view name) const;
-  /// "<prefix>.<name>.<index>"
-  Weights sub(std::string_view name, int index) const;
+  /// "<prefix>.<child>"
+  Weights sub(std::string_view child) const;
+  /// "<prefix>.<child>.<index>"
+  Weights sub(std::string_view child, int index) const;
   const std::string& prefix() const {
     return prefix_;
   }
 
-  /// Whether the checkpoint holds "<prefix>.<name>".
-  bool has(std::string_view name) const;
+  /// Whether the checkpoint holds "<prefix>.<leaf>".
+  bool has(std::string_view leaf) const;
 
-  /// "<prefix>.<name>", a float tensor [size], in the compute dtype.
-  mx::array vector(std::string_view name, int size) const;
+  /// "<prefix>.<leaf>", a float tensor [size], in the compute dtype.
+  mx::array vector(std::string_view leaf, int size) const;
   /// The tensors "<prefix>.<names[i]>.<leaf>" [sizes[i]] after each other.
   mx::array merged_vector(
       std::span<const std::string_view> names,

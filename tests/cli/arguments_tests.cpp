@@ -180,5 +180,23 @@ TEST(Completion, ZshAndFishScriptsNameCommandsAndOptions) {
   }
 }
 
+TEST(Arguments, ShellsReadTheCompletionTheyAreGiven) {
+  int n_shells = 0;
+  for (const std::string shell : {"bash", "zsh", "fish"}) {
+    const auto script = run_cli({"completion", shell});
+    ASSERT_EQ(script.code, 0) << shell;
+    EXPECT_THAT(script.out, HasSubstr("max-tokens")) << shell;
+    const auto has_shell =
+        run_program("/bin/sh", {"-c", "command -v " + shell}).code == 0;
+    if (has_shell) {
+      const auto check =
+          run_program("/bin/sh", {"-c", shell + " -n /dev/stdin"}, script.out);
+      EXPECT_EQ(check.code, 0) << shell << ": " << check.err;
+      ++n_shells;
+    }
+  }
+  EXPECT_GE(n_shells, 1); // the scripts of this project are bash's
+}
+
 } // namespace
 } // namespace qwen3_mlx::testing

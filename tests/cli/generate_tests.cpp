@@ -269,6 +269,14 @@ TEST_F(Generate, ASavedPromptGivesTheSameAnswerAsTheWholeOne) {
   }
 }
 
+TEST_F(Generate, ASavedPromptHasTheCacheItWasSavedFrom) {
+  const auto result =
+      generate({"hello", "--prompt-cache-file", "saved", "--kv-bits", "8"});
+  EXPECT_EQ(result.code, 2);
+  EXPECT_THAT(result.err, HasSubstr("--prompt-cache-file"));
+  EXPECT_THAT(result.err, HasSubstr("--kv-bits"));
+}
+
 TEST_F(Generate, ADamagedPromptCacheIsRefused) {
   const auto file = folder_.write("saved", "not a cache");
   const auto result = generate({"hello", "--prompt-cache-file", file.string()});

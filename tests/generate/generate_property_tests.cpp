@@ -164,15 +164,15 @@ TEST_F(GenerateProperty, LogprobsAreTheModelsOwn) {
         std::span(all).last(static_cast<std::size_t>(vocab_size));
     const auto& logprobs = generate.logprobs();
     EXPECT_EQ(logprobs.id, id);
-    EXPECT_NEAR(logprobs.logprob, row[id], kLogitTolerance);
+    EXPECT_NEAR(logprobs.logprob, row[id], logit_tolerance);
     ASSERT_EQ(logprobs.top.size(), 4U);
     for (const auto& [top_id, logprob] : logprobs.top) {
-      EXPECT_NEAR(logprob, row[top_id], kLogitTolerance);
+      EXPECT_NEAR(logprob, row[top_id], logit_tolerance);
     }
     EXPECT_NEAR(
         logprobs.top.front().second,
         *std::max_element(row.begin(), row.end()),
-        kLogitTolerance);
+        logit_tolerance);
     tokens.push_back(id);
   }
 }

@@ -185,7 +185,7 @@ TEST_P(Batch, RowsEqualEachAlone) {
     alone.insert(alone.end(), second.begin(), second.end());
     EXPECT_LE(
         max_abs_difference(both, alone),
-        GetParam() == Kernels::native ? 0.0F : kLogitTolerance)
+        GetParam() == Kernels::native ? 0.0F : logit_tolerance)
         << name;
   }
 }

@@ -74,7 +74,7 @@ class DefaultModel
     const auto golden = default_model_goldens().at(prompt_idx);
     const auto model = load_model(default_model_path(), on_cpu(kernels));
     GenerateOptions options;
-    options.max_tokens = kMaxTokens;
+    options.max_tokens = max_tokens;
     auto cache = model.make_cache();
     Generate generate(model, cache, golden.prompt_ids, {}, options);
     std::vector<std::uint32_t> ids;
@@ -87,7 +87,7 @@ class DefaultModel
   }
 
  private:
-  static constexpr int kMaxTokens = 64; // of the script that made the goldens
+  static constexpr int max_tokens = 64; // of the script that made the goldens
 };
 
 inline std::string default_model_test_name(

@@ -23,7 +23,7 @@ TEST_P(GgufParity, LogitsEqualTheGolden) {
   EXPECT_LE(
       max_abs_difference(
           values_of(model(as_batch(golden.prompt_ids), cache)), golden.logits),
-      kLogitTolerance);
+      logit_tolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -38,7 +38,7 @@ TEST_P(Parity, LogitsAndGreedyTokens) {
   const auto logits = tiny.model(as_batch(tiny.golden.prompt_ids), cache);
   EXPECT_LE(
       max_abs_difference(values_of(logits), tiny.golden.logits),
-      kLogitTolerance);
+      logit_tolerance);
   // The prompt in one pass, and in chunks: dynamic rope asks for the length of
   // the whole.
   EXPECT_EQ(greedy_ids(tiny, 2048), tiny.golden.greedy_ids);

@@ -67,7 +67,7 @@ class ModelProperty : public ::testing::TestWithParam<
     // Own kernels promise the same bits; other caches attend by stock ones.
     const bool own_attention =
         kernels == Kernels::native && cache_case.name == "growing";
-    tolerance_ = own_attention ? 0.0F : kLogitTolerance;
+    tolerance_ = own_attention ? 0.0F : logit_tolerance;
   }
 
   const Model& model() const {
@@ -96,7 +96,7 @@ class ModelProperty : public ::testing::TestWithParam<
 
   std::optional<TinyModel> tiny_;
   CacheOptions options_;
-  float tolerance_ = kLogitTolerance;
+  float tolerance_ = logit_tolerance;
 };
 
 inline std::string property_name(

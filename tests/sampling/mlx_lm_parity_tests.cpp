@@ -16,7 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 // Sums over 40 float32 numbers in another order.
-constexpr double kTolerance = 2e-6;
+constexpr double tolerance = 2e-6;
 
 const Json& goldens() {
   static const Json json = Json::parse(std::ifstream(
@@ -95,7 +95,7 @@ TEST(MlxLmParity, EachFilterKeepsTheSameTokensAndProbabilities) {
     for (std::size_t id = 0; id < expected.size(); ++id) {
       EXPECT_EQ(probs[id] > 0, expected[id] > 0)
           << golden.at("params") << " id " << id;
-      EXPECT_NEAR(probs[id], expected[id], kTolerance)
+      EXPECT_NEAR(probs[id], expected[id], tolerance)
           << golden.at("params") << " id " << id;
     }
   }
@@ -104,32 +104,32 @@ TEST(MlxLmParity, EachFilterKeepsTheSameTokensAndProbabilities) {
 // The sampler may take another way (over the top k only). Evenly spaced draws
 // meet each token as often as its probability says.
 TEST(MlxLmParity, TheSamplerDrawsFromTheSameDistribution) {
-  constexpr int kNumDraws = 4096;
+  constexpr int num_draws = 4096;
   const auto token_draws = mx::divide(
-      mx::add(mx::arange(0, kNumDraws, 1, mx::float32), mx::array(0.5F)),
-      mx::array(static_cast<float>(kNumDraws)));
+      mx::add(mx::arange(0, num_draws, 1, mx::float32), mx::array(0.5F)),
+      mx::array(static_cast<float>(num_draws)));
   const auto draws =
-      mx::stack({token_draws, mx::zeros({kNumDraws})}, /* axis */ 1);
+      mx::stack({token_draws, mx::zeros({num_draws})}, /* axis */ 1);
   for (const auto& golden : goldens().at("filters")) {
     const auto expected = golden.at("probs").get<std::vector<float>>();
     const int vocab_size = static_cast<int>(expected.size());
     const Sampler sampler(params_of(golden.at("params")), vocab_size);
     auto ids = sampler(
-        mx::broadcast_to(row(golden.at("logits")), {kNumDraws, vocab_size}),
+        mx::broadcast_to(row(golden.at("logits")), {num_draws, vocab_size}),
         draws,
-        mx::zeros({kNumDraws, 0}, mx::int32));
-    ASSERT_EQ(ids.shape(), mx::Shape{kNumDraws});
+        mx::zeros({num_draws, 0}, mx::int32));
+    ASSERT_EQ(ids.shape(), mx::Shape{num_draws});
     ASSERT_EQ(ids.dtype(), mx::uint32);
     ids.eval();
     std::vector<int> counts(expected.size());
-    for (int idx = 0; idx < kNumDraws; ++idx) {
+    for (int idx = 0; idx < num_draws; ++idx) {
       ++counts.at(ids.data<std::uint32_t>()[idx]);
     }
     for (std::size_t id = 0; id < expected.size(); ++id) {
       EXPECT_NEAR(
-          static_cast<double>(counts[id]) / kNumDraws,
+          static_cast<double>(counts[id]) / num_draws,
           expected[id],
-          1.01 / kNumDraws)
+          1.01 / num_draws)
           << golden.at("params") << " id " << id;
       if (expected[id] == 0) {
         EXPECT_EQ(counts[id], 0) << golden.at("params") << " id " << id;

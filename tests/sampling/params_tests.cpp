@@ -13,13 +13,13 @@
 namespace qwen3_mlx {
 namespace {
 
-constexpr int kVocabSize = 100;
-const float kNan = std::numeric_limits<float>::quiet_NaN();
-const float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int vocab_size = 100;
+const float nan = std::numeric_limits<float>::quiet_NaN();
+const float infinity = std::numeric_limits<float>::infinity();
 
 TEST(SamplingParams, DefaultsAreValidAndGreedy) {
-  EXPECT_NO_THROW(validate({}, kVocabSize));
-  EXPECT_TRUE(Sampler({}, kVocabSize).is_greedy());
+  EXPECT_NO_THROW(validate({}, vocab_size));
+  EXPECT_TRUE(Sampler({}, vocab_size).is_greedy());
   EXPECT_FALSE(SamplingParams{}.has_penalties());
 }
 
@@ -30,10 +30,10 @@ TEST(SamplingParams, RefusesWhatIsOutOfRangeByName) {
   };
   const std::vector<Case> cases = {
       {"temperature", [](auto& p) { p.temperature = -0.1F; }},
-      {"temperature", [](auto& p) { p.temperature = kNan; }},
-      {"temperature", [](auto& p) { p.temperature = kInfinity; }},
+      {"temperature", [](auto& p) { p.temperature = nan; }},
+      {"temperature", [](auto& p) { p.temperature = infinity; }},
       {"top_p", [](auto& p) { p.top_p = 1.5F; }},
-      {"top_p", [](auto& p) { p.top_p = kNan; }},
+      {"top_p", [](auto& p) { p.top_p = nan; }},
       {"min_p", [](auto& p) { p.min_p = -1; }},
       {"min_tokens_to_keep", [](auto& p) { p.min_tokens_to_keep = 0; }},
       {"top_k", [](auto& p) { p.top_k = -1; }},
@@ -41,8 +41,8 @@ TEST(SamplingParams, RefusesWhatIsOutOfRangeByName) {
       {"xtc_threshold", [](auto& p) { p.xtc_threshold = 0.6F; }},
       {"xtc_special_tokens", [](auto& p) { p.xtc_special_tokens = {100}; }},
       {"repetition_penalty", [](auto& p) { p.repetition_penalty = -1; }},
-      {"presence_penalty", [](auto& p) { p.presence_penalty = kInfinity; }},
-      {"frequency_penalty", [](auto& p) { p.frequency_penalty = kNan; }},
+      {"presence_penalty", [](auto& p) { p.presence_penalty = infinity; }},
+      {"frequency_penalty", [](auto& p) { p.frequency_penalty = nan; }},
       {"penalty_window", [](auto& p) { p.penalty_window = -1; }},
       {"penalty_window", [](auto& p) { p.penalty_window = 1 << 20; }},
       {"logit_bias",
@@ -51,14 +51,14 @@ TEST(SamplingParams, RefusesWhatIsOutOfRangeByName) {
        }},
       {"logit_bias",
        [](auto& p) {
-         p.logit_bias = {{1, kNan}};
+         p.logit_bias = {{1, nan}};
        }},
   };
   for (const auto& [name, set] : cases) {
     SamplingParams params;
     set(params);
     try {
-      validate(params, kVocabSize);
+      validate(params, vocab_size);
       ADD_FAILURE() << name << " was accepted";
     } catch (const InvalidArgument& error) {
       EXPECT_THAT(error.what(), ::testing::StartsWith(name + ": expected"));
@@ -77,7 +77,7 @@ TEST(SamplingParams, ARepetitionPenaltyOfZeroOrOneIsOff) {
 }
 
 TEST(Sampler, RefusesLogitsOfAnotherVocabulary) {
-  const Sampler sampler({}, kVocabSize);
+  const Sampler sampler({}, vocab_size);
   const auto draws = mx::zeros({1, 2});
   const auto window = mx::zeros({1, 0}, mx::int32);
   EXPECT_THROW(sampler(mx::zeros({1, 99}), draws, window), InvalidArgument);

@@ -16,9 +16,9 @@ TEST(Philox, KnownAnswers) {
   EXPECT_EQ(
       philox4x32({0, 0, 0, 0}, {0, 0}),
       (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  constexpr std::uint32_t kOnes = 0xffffffff;
+  constexpr std::uint32_t ones = 0xffffffff;
   EXPECT_EQ(
-      philox4x32({kOnes, kOnes, kOnes, kOnes}, {kOnes, kOnes}),
+      philox4x32({ones, ones, ones, ones}, {ones, ones}),
       (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(
       philox4x32(
@@ -29,8 +29,8 @@ TEST(Philox, KnownAnswers) {
 
 TEST(Draw, LiesInTheUnitInterval) {
   double sum = 0;
-  constexpr int kNum = 100000;
-  for (int index = 0; index < kNum; ++index) {
+  constexpr int num = 100000;
+  for (int index = 0; index < num; ++index) {
     const auto numbers = draw(/* seed */ 7, static_cast<std::uint64_t>(index));
     ASSERT_GE(numbers.token, 0.0F);
     ASSERT_LT(numbers.token, 1.0F);
@@ -39,7 +39,7 @@ TEST(Draw, LiesInTheUnitInterval) {
     sum += numbers.token;
   }
   // The mean's standard deviation is 1 / sqrt(12 * 100000) = 0.0009.
-  EXPECT_NEAR(sum / kNum, 0.5, 0.005);
+  EXPECT_NEAR(sum / num, 0.5, 0.005);
 }
 
 TEST(Draw, DependsOnEveryBitOfSeedAndIndex) {

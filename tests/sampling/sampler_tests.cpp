@@ -13,14 +13,14 @@
 namespace qwen3_mlx {
 namespace {
 
-constexpr int kVocabSize = 1000;
-const float kNan = std::numeric_limits<float>::quiet_NaN();
-const float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int vocab_size = 1000;
+const float nan = std::numeric_limits<float>::quiet_NaN();
+const float infinity = std::numeric_limits<float>::infinity();
 
 mx::array random_logits(int num_rows, std::uint64_t seed) {
   return mx::multiply(
       mx::random::normal(
-          {num_rows, kVocabSize}, mx::float32, mx::random::key(seed)),
+          {num_rows, vocab_size}, mx::float32, mx::random::key(seed)),
       mx::array(3.0F));
 }
 
@@ -49,16 +49,16 @@ std::vector<SamplingParams> all_ways() {
 }
 
 TEST(Sampler, RowsDoNotDependOnTheirNeighbours) {
-  constexpr int kNumRows = 5;
-  const auto logits = random_logits(kNumRows, 1);
+  constexpr int num_rows = 5;
+  const auto logits = random_logits(num_rows, 1);
   const auto draws =
-      mx::random::uniform({kNumRows, 2}, mx::float32, mx::random::key(2));
+      mx::random::uniform({num_rows, 2}, mx::float32, mx::random::key(2));
   const auto window =
-      mx::random::randint(-1, kVocabSize, {kNumRows, 20}, mx::int32);
+      mx::random::randint(-1, vocab_size, {num_rows, 20}, mx::int32);
   for (const auto& params : all_ways()) {
-    const Sampler sampler(params, kVocabSize);
+    const Sampler sampler(params, vocab_size);
     const auto together = ids_of(sampler(logits, draws, window));
-    for (int row = 0; row < kNumRows; ++row) {
+    for (int row = 0; row < num_rows; ++row) {
       const auto one = [row](const mx::array& x) {
         return mx::slice(x, {row, 0}, {row + 1, x.shape(1)});
       };
@@ -75,7 +75,7 @@ TEST(Sampler, TakesHalfPrecisionLogits) {
     const auto draws = mx::full({3, 2}, 0.5F);
     const auto window = mx::full({3, 20}, -1, mx::int32);
     for (const auto& params : all_ways()) {
-      const Sampler sampler(params, kVocabSize);
+      const Sampler sampler(params, vocab_size);
       EXPECT_EQ(
           ids_of(sampler(logits, draws, window)),
           ids_of(sampler(mx::astype(logits, mx::float32), draws, window)));
@@ -87,8 +87,8 @@ TEST(SequenceSampler, SameSeedSameTokens) {
   const std::vector<std::uint32_t> prompt{1, 2, 3};
   for (auto params : all_ways()) {
     params.seed = 11;
-    SequenceSampler first(params, kVocabSize, prompt);
-    SequenceSampler second(params, kVocabSize, prompt);
+    SequenceSampler first(params, vocab_size, prompt);
+    SequenceSampler second(params, vocab_size, prompt);
     for (std::uint64_t step = 0; step < 8; ++step) {
       const auto logits = random_logits(1, step);
       EXPECT_EQ(ids_of(first(logits)), ids_of(second(logits)));
@@ -99,8 +99,8 @@ TEST(SequenceSampler, SameSeedSameTokens) {
 TEST(SequenceSampler, SeedsDifferWhenNoneIsGiven) {
   const SamplingParams params{.temperature = 1};
   EXPECT_NE(
-      SequenceSampler(params, kVocabSize, {}).seed(),
-      SequenceSampler(params, kVocabSize, {}).seed());
+      SequenceSampler(params, vocab_size, {}).seed(),
+      SequenceSampler(params, vocab_size, {}).seed());
 }
 
 TEST(SequenceSampler, DrawsAsTheDistributionSays) {
@@ -111,16 +111,16 @@ TEST(SequenceSampler, DrawsAsTheDistributionSays) {
   }
   const mx::array row(logits.data(), mx::Shape{1, 5});
   SequenceSampler sampler({.temperature = 1, .seed = 3}, 5, {});
-  constexpr int kNumDraws = 4000;
+  constexpr int num_draws = 4000;
   std::vector<int> counts(5);
-  for (int idx = 0; idx < kNumDraws; ++idx) {
+  for (int idx = 0; idx < num_draws; ++idx) {
     ++counts[ids_of(sampler(row))[0]];
   }
   EXPECT_EQ(counts[2], 0);
   double chi_squared = 0;
   for (std::size_t id = 0; id < probs.size(); ++id) {
     if (probs[id] > 0) {
-      const double expected = static_cast<double>(probs[id]) * kNumDraws;
+      const double expected = static_cast<double>(probs[id]) * num_draws;
       chi_squared += std::pow(counts[id] - expected, 2) / expected;
     }
   }
@@ -132,12 +132,13 @@ TEST(SequenceSampler, DrawsAsTheDistributionSays) {
 // The ends of the interval, over a long row where the sum of float32 numbers
 // is not exactly 1.
 TEST(SampleInverseCdf, NeverDrawsADroppedToken) {
-  constexpr int kLong = 151936;
-  auto logits = mx::random::normal({1, kLong}, mx::float32, mx::random::key(5));
+  constexpr int row_size = 151936;
+  auto logits =
+      mx::random::normal({1, row_size}, mx::float32, mx::random::key(5));
   const auto dropped = mx::greater(
-      mx::random::uniform({1, kLong}, mx::float32, mx::random::key(6)),
+      mx::random::uniform({1, row_size}, mx::float32, mx::random::key(6)),
       mx::array(0.01F));
-  logits = mx::where(dropped, mx::array(-kInfinity), logits);
+  logits = mx::where(dropped, mx::array(-infinity), logits);
   logits.eval();
   for (const float number : {0.0F, 0x1p-23F, 0.5F, 1.0F - 0x1p-23F}) {
     const auto id = ids_of(sample_inverse_cdf(
@@ -162,19 +163,19 @@ TEST(Sampler, XtcAppliesByItsOwnDraw) {
 }
 
 TEST(Sampler, TiesAndExtremesStillGiveATokenOfTheRow) {
-  const auto flat = mx::zeros({1, kVocabSize});
+  const auto flat = mx::zeros({1, vocab_size});
   const auto draws = mx::full({1, 2}, 1.0F - 0x1p-23F);
   const auto window = mx::full({1, 20}, -1, mx::int32);
   for (auto params : all_ways()) {
     EXPECT_LT(
-        ids_of(Sampler(params, kVocabSize)(flat, draws, window))[0],
-        static_cast<std::uint32_t>(kVocabSize));
+        ids_of(Sampler(params, vocab_size)(flat, draws, window))[0],
+        static_cast<std::uint32_t>(vocab_size));
     if (params.temperature > 0) {
       params.temperature = 1e-40F;
       EXPECT_LT(
-          ids_of(Sampler(params, kVocabSize)(
+          ids_of(Sampler(params, vocab_size)(
               random_logits(1, 9), draws, window))[0],
-          static_cast<std::uint32_t>(kVocabSize));
+          static_cast<std::uint32_t>(vocab_size));
     }
   }
   // One token of vocabulary, more asked for than there are.
@@ -195,7 +196,7 @@ TEST(Sample, DrawsWithTheKey) {
 
 TEST(FiniteRows, FindsNanAndInfinity) {
   const std::vector<float> numbers{
-      1, 2, 3, 1, kNan, 3, kInfinity, 2, 3, -kInfinity, 1, 1};
+      1, 2, 3, 1, nan, 3, infinity, 2, 3, -infinity, 1, 1};
   for (const auto& dtype : {mx::float32, mx::float16, mx::bfloat16}) {
     auto finite = finite_rows(
         mx::astype(mx::array(numbers.data(), mx::Shape{4, 3}), dtype));

@@ -18,11 +18,11 @@ namespace {
 using Json = nlohmann::json;
 
 // Value types of GGUF metadata, and ggml's type of plain floats.
-constexpr std::uint32_t kUint32 = 4;
-constexpr std::uint32_t kFloat32 = 6;
-constexpr std::uint32_t kString = 8;
-constexpr std::uint32_t kGgmlF32 = 0;
-constexpr std::size_t kAlignment = 32;
+constexpr std::uint32_t uint32 = 4;
+constexpr std::uint32_t float32 = 6;
+constexpr std::uint32_t string = 8;
+constexpr std::uint32_t ggml_f32 = 0;
+constexpr std::size_t alignment = 32;
 
 class Bytes {
  public:
@@ -43,7 +43,7 @@ class Bytes {
         text_.data() + at, values.data(), values.size() * sizeof(float));
   }
   void align() {
-    text_.append((kAlignment - text_.size() % kAlignment) % kAlignment, '\0');
+    text_.append((alignment - text_.size() % alignment) % alignment, '\0');
   }
   void append(const Bytes& other) {
     text_ += other.text_;
@@ -59,15 +59,15 @@ class Bytes {
 class Metadata {
  public:
   void add(std::string_view key, std::string_view value) {
-    start(key, kString);
+    start(key, string);
     bytes_.string(value);
   }
   void add(std::string_view key, int value) {
-    start(key, kUint32);
+    start(key, uint32);
     bytes_.number(static_cast<std::uint32_t>(value));
   }
   void add(std::string_view key, float value) {
-    start(key, kFloat32);
+    start(key, float32);
     bytes_.number(value);
   }
   const Bytes& bytes() const {
@@ -137,7 +137,7 @@ Metadata metadata_of(const Json& config, const std::string& architecture) {
 
 // "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight"
 std::string gguf_name(std::string name) {
-  static const std::vector<std::pair<std::string, std::string>> kRenames = {
+  static const std::vector<std::pair<std::string, std::string>> renames = {
       {"model.embed_tokens", "token_embd"},
       {"model.norm", "output_norm"},
       {"lm_head", "output"},
@@ -158,7 +158,7 @@ std::string gguf_name(std::string name) {
       {"mlp.down_proj", "ffn_down"},
       {"mlp.gate.", "ffn_gate_inp."},
   };
-  for (const auto& [from, to] : kRenames) {
+  for (const auto& [from, to] : renames) {
     if (const auto at = name.find(from); at != std::string::npos) {
       name.replace(at, from.size(), to);
     }
@@ -205,9 +205,9 @@ tensors_of(const TinyCase& tiny_case, const Json& config) {
       interleave_halves(named, config.at("num_key_value_heads"));
     }
     // Experts "...mlp.experts.3.up_proj.weight", in order: one stack.
-    constexpr std::string_view kExperts = "mlp.experts.";
-    if (const auto at = name.find(kExperts); at != std::string::npos) {
-      const auto number = at + kExperts.size();
+    constexpr std::string_view experts = "mlp.experts.";
+    if (const auto at = name.find(experts); at != std::string::npos) {
+      const auto number = at + experts.size();
       name.erase(number, name.find('.', number) + 1 - number);
       auto& stack = tensors[gguf_name(name)];
       const auto num_experts = stack.shape.empty() ? 1 : stack.shape[0] + 1;
@@ -243,7 +243,7 @@ void write_tiny_gguf(
          ++length) {
       infos.number(static_cast<std::uint64_t>(*length));
     }
-    infos.number(kGgmlF32);
+    infos.number(ggml_f32);
     infos.number(static_cast<std::uint64_t>(data.text().size()));
     data.floats(tensor.values);
   }

@@ -21,7 +21,7 @@
 namespace qwen3_mlx::testing {
 
 /// Of a logit, float32 against float32: the sums run in another order.
-constexpr float kLogitTolerance = 1e-4F;
+constexpr float logit_tolerance = 1e-4F;
 
 inline std::filesystem::path parity_goldens() {
   return std::filesystem::path(QWEN3_MLX_TEST_DATA) / "parity";

@@ -225,6 +225,34 @@ TEST(GgufWeights, RopeFactorsBecomeLlama3Scaling) {
   }
 }
 
+/// A llama with a rope scaling of `type` by 4 and llama.cpp's attn_factor.
+std::string with_attention_factor(const char* type, float attn_factor) {
+  return small_llama()
+      .entry("llama.rope.scaling.type", type)
+      .entry("llama.rope.scaling.factor", 4.0f)
+      .entry("llama.rope.scaling.original_context_length", 2048u)
+      .entry("llama.rope.scaling.attn_factor", attn_factor)
+      .tensor("token_embd.weight", {64, 2}, 0, 0)
+      .data(std::string(512, '\0'))
+      .build();
+}
+
+TEST(GgufWeights, AttentionFactorMultipliesYarnsOwn) {
+  const testing::TempDir dir;
+  const auto rope_of = [&dir](const char* type, float attn_factor) {
+    return get_model_args(
+               dir.write(
+                   "model.gguf", with_attention_factor(type, attn_factor)))
+        .rope_scaling;
+  };
+  EXPECT_EQ(rope_of("yarn", 1.0f).attention_factor, std::nullopt);
+  const auto product = rope_of("yarn", 0.5f).attention_factor;
+  ASSERT_TRUE(product.has_value());
+  EXPECT_NEAR(*product, 0.5 * (1.0 + 0.1 * std::log(4.0)), 1e-6);
+  EXPECT_EQ(rope_of("linear", 1.0f).type, RopeType::linear);
+  EXPECT_THROW(rope_of("linear", 0.5f), FieldError);
+}
+
 void expect_error(
     const std::string& bytes,
     const std::string& place,

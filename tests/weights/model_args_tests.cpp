@@ -176,6 +176,12 @@ TEST(ModelArgs, ReadsQuantization) {
       (QuantFormat{QuantMode::affine, 8, 64}));
   EXPECT_EQ(quantization.modules.at("lm_head"), std::nullopt);
   EXPECT_EQ(quantization.modules.at("model.norm"), quantization.format);
+  // By our name or the file's, else the model's format.
+  EXPECT_EQ(quantization.format_of("lm_head", "output"), QuantFormat{});
+  EXPECT_EQ(
+      quantization.format_of("a", "model.embed_tokens"),
+      (QuantFormat{QuantMode::affine, 8, 64}));
+  EXPECT_EQ(quantization.format_of("a", "b"), quantization.format);
   const auto duplicate =
       parse("qwen3", R"("quantization_config":{"group_size":128,"bits":3})");
   EXPECT_EQ(

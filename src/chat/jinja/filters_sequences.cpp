@@ -186,7 +186,7 @@ Value attr(Runtime& rt, const Value& in, Args args) {
 
 Value batch(Runtime&, const Value& in, Args args) {
   Bound bound("batch", std::move(args), {"linecount", "fill_with"}, 1);
-  Value count = bound[0];
+  const Value& count = bound[0];
   std::optional<Value> fill = bound.not_none(1);
   return lazy(in, [in, count, fill](Runtime& rt) {
     std::shared_ptr<Iterator> it = rt.iterate(in);
@@ -260,6 +260,7 @@ Value dict_sort(Runtime& rt, const Value& in, Args args) {
   }
   sort_keyed(rt, pairs, bound.truth(2, false));
   std::vector<Value> out;
+  out.reserve(pairs.size());
   for (Keyed& pair : pairs) {
     out.push_back(std::move(pair.item));
   }
@@ -323,8 +324,8 @@ Value group_by(Runtime& rt, const Value& in, Args args) {
       members.push_back(items[end++].item);
     }
     Value grouper = sensitive ? items[n].key : lookup.get(rt, members[0]);
-    out.push_back(Value(std::shared_ptr<Object>(std::make_shared<Group>(
-        std::move(grouper), rt.list(std::move(members))))));
+    out.emplace_back(std::shared_ptr<Object>(std::make_shared<Group>(
+        std::move(grouper), rt.list(std::move(members)))));
     n = end;
   }
   return rt.list(std::move(out));
@@ -477,7 +478,7 @@ Value reverse(Runtime& rt, const Value& in, Args args) {
 
 Value slice(Runtime&, const Value& in, Args args) {
   Bound bound("slice", std::move(args), {"slices", "fill_with"}, 1);
-  Value slices = bound[0];
+  const Value& slices = bound[0];
   std::optional<Value> fill = bound.not_none(1);
   return lazy(in, [in, slices, fill](Runtime& rt) {
     std::vector<Value> seq = rt.to_vector(in);
@@ -524,6 +525,7 @@ Value sort(Runtime& rt, const Value& in, Args args) {
   }
   sort_keyed(rt, items, bound.truth(0, false));
   std::vector<Value> out;
+  out.reserve(items.size());
   for (Keyed& item : items) {
     out.push_back(std::move(item.item));
   }

@@ -96,7 +96,7 @@ class Interpreter : public Runtime {
   Value call_macro(
       const MacroBody& macro,
       const std::string& name,
-      const ActivationPtr& at,
+      const ActivationPtr& outer,
       Args args);
   std::string run_block(const Block& block);
   void find_blocks(const Body& body);

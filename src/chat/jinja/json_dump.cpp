@@ -190,8 +190,8 @@ class Dumper {
         break;
       }
       auto byte = static_cast<unsigned char>(c);
-      // 0x7F stays as it is, unless everything but printable ASCII goes.
-      if (byte < 0x20 || (byte == 0x7F && options_.ensure_ascii && false)) {
+      // 0x7F stays as it is, as in Python, with ensure_ascii too.
+      if (byte < 0x20) {
         write_unit(byte);
       } else if (byte >= 0x80 && options_.ensure_ascii) {
         Utf8Step step = decode_utf8(text.substr(n));

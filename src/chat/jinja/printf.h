@@ -13,7 +13,7 @@ Value printf_format(Runtime& rt, const Value& format, const Value& values);
 Value brace_format(Runtime& rt, std::string_view format, const Args& args);
 
 /// format(v, spec), as in f"{v:spec}".
-std::string format_value(Runtime& rt, const Value& v, std::string_view spec);
+std::string format_value(Runtime& rt, const Value& v, std::string_view text);
 
 /// ascii(v)
 std::string ascii_repr(Runtime& rt, const Value& v);

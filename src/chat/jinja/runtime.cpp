@@ -393,7 +393,8 @@ Value Runtime::call(const Value& callee, Args args) {
     throw Fault("'" + callee.type_name() + "' object is not callable");
   }
   // The callee must outlive its call.
-  std::shared_ptr<Object> object = callee.object_ptr();
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
+  const std::shared_ptr<Object> object = callee.object_ptr();
   return object->call(*this, std::move(args));
 }
 

@@ -382,17 +382,16 @@ class Resolver {
     auto n_params = static_cast<std::ptrdiff_t>(macro.params.size());
     auto n_defaults = static_cast<std::ptrdiff_t>(macro.defaults.size());
     macro.explicit_caller = param("caller") < n_params;
-    if (special.count("caller") != 0 && macro.explicit_caller &&
+    if (special.contains("caller") && macro.explicit_caller &&
         param("caller") < n_params - n_defaults) {
       fail(
           pos,
           "When defining macros or call blocks the special \"caller\" "
           "argument must be omitted or be given a default.");
     }
-    bool caller = special.count("caller") != 0;
-    bool kwargs = special.count("kwargs") != 0 && param("kwargs") == n_params;
-    bool varargs =
-        special.count("varargs") != 0 && param("varargs") == n_params;
+    bool caller = special.contains("caller");
+    bool kwargs = special.contains("kwargs") && param("kwargs") == n_params;
+    bool varargs = special.contains("varargs") && param("varargs") == n_params;
     if (caller && !macro.explicit_caller) {
       symbols.declare_parameter("caller");
     }
@@ -528,7 +527,7 @@ class Resolver {
     symbols.visit(s.body);
     Frame inner{&symbols, &function};
     s.frame = enter(inner);
-    if (special.count("self") != 0) {
+    if (special.contains("self")) {
       s.self_slot = slot_of("self", inner, pos).index;
     }
     visit(s.body, inner);

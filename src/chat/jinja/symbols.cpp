@@ -36,7 +36,7 @@ std::string Symbols::ref(const std::string& name) const {
 
 void Symbols::store(const std::string& name) {
   stores_.insert(name);
-  if (refs_.count(name) != 0) {
+  if (refs_.contains(name)) {
     return;
   }
   std::string outer = parent_ ? parent_->ref(name) : std::string();
@@ -62,7 +62,7 @@ void Symbols::merge_branches(const std::vector<Symbols>& branches) {
   std::set<std::string> stored;
   for (const Symbols& branch : branches) {
     for (const std::string& name : branch.stores_) {
-      if (stores_.count(name) == 0) {
+      if (!stores_.contains(name)) {
         stored.insert(name);
       }
     }
@@ -191,7 +191,7 @@ std::set<std::string> find_undeclared(Body& body, std::set<std::string> names) {
   std::set<std::string> undeclared;
   walk(body, false, [&](Expr& expr) {
     if (const Name* name = expr.as<Name>()) {
-      if (name->use == Name::Use::load && names.count(name->name) != 0) {
+      if (name->use == Name::Use::load && names.contains(name->name)) {
         undeclared.insert(name->name);
       } else {
         names.erase(name->name);
