@@ -189,7 +189,7 @@ test_components() {
   local preset="$1" component
   build_preset "$preset" --target help >/dev/null
   for component in formats weights kernels base tokenizer chat sampling nn \
-    generate models engine convert api; do
+    generate models engine convert server api; do
     [ -d "$root/build/$preset/tests/$component" ] || continue
     grep -q qwen3_mlx_add_tests "$root/tests/$component/CMakeLists.txt" || continue
     cmake --build "$root/build/$preset" -j "$(num_jobs)" \
