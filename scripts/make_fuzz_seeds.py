@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Writes seed corpora for tests/fuzz: make_fuzz_seeds.py DIR
 
-One folder for each of safetensors, gguf, config and index; small valid files,
-so that the fuzzers start behind the first checks. Needs no packages.
+One folder for each of safetensors, gguf, config, index and import; small valid
+files, so that the fuzzers start behind the first checks. Needs no packages.
 """
 
 import json
@@ -99,12 +99,49 @@ def index_seeds():
     return [json.dumps(index).encode() for index in (good, bad)]
 
 
+def import_seeds():
+    """One for each config of import_fuzz.cpp: [8, 8] weights, or near that."""
+    awq = [("m.qweight", "I32", [8, 1], 32), ("m.qzeros", "I32", [1, 1], 4),
+           ("m.scales", "F16", [1, 8], 16)]
+    gptq = [("m.qweight", "I32", [1, 8], 32), ("m.qzeros", "I32", [1, 1], 4),
+            ("m.scales", "F16", [1, 8], 16), ("m.g_idx", "I32", [8], 32)]
+    three = [("m.qweight", "I32", [3, 32], 384), ("m.qzeros", "I32", [1, 3], 12),
+             ("m.scales", "F16", [1, 32], 64)]
+    packed = [("m.weight_packed", "I32", [8, 1], 32), ("m.weight_scale", "F32", [8, 1], 32)]
+    wide = [("m.weight_packed", "I32", [4, 2], 32), ("m.weight_scale", "F32", [4, 1], 16),
+            ("m.weight_zero_point", "I32", [1, 1], 4)]
+    two = [("m.qweight", "I32", [1, 16], 64), ("m.qzeros", "I32", [4, 1], 16),
+           ("m.scales", "F16", [4, 16], 128)]
+    floats = [("m.weight", "F8_E4M3", [8, 8], 64)]
+    files = [
+        floats + [("m.weight_scale_inv", "F32", [2, 2], 16)],
+        floats + [("m.weight_scale", "F32", [1], 4)],
+        awq,
+        gptq,
+        three,
+        packed + [("m.weight_shape", "I64", [2], 16)],
+        wide + [("m.weight_shape", "I64", [2], 16)],
+        floats + [("m.weight_scale", "BF16", [8, 1], 16)],
+        two,
+    ]
+    shapes = {5: (8, 8), 6: (4, 8)}
+    seeds = []
+    for idx, tensors in enumerate(files):
+        data = safetensors(sorted(tensors, key=lambda each: each[1] != "I64"))
+        if idx in shapes:  # the first bytes behind the header
+            at = 8 + int.from_bytes(data[:8], "little")
+            data = data[:at] + struct.pack("<QQ", *shapes[idx]) + data[at + 16 :]
+        seeds.append(bytes([idx]) + data)
+    return seeds
+
+
 def main(out):
     for name, seeds in {
         "safetensors": safetensors_seeds(),
         "gguf": gguf_seeds(),
         "config": config_seeds(),
         "index": index_seeds(),
+        "import": import_seeds(),
     }.items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -50,11 +50,18 @@ void widen(
     std::memcpy(out, from, n_elements * sizeof(float));
     return;
   }
-  const bool is_f16 = tensor.type == StoredType::f16;
-  for (std::size_t idx = 0; idx < n_elements; ++idx) {
-    std::uint16_t bits;
-    std::memcpy(&bits, from + idx * sizeof(bits), sizeof(bits));
-    out[idx] = is_f16 ? f16_to_float(bits) : bf16_to_float(bits);
+  // Two loops, so that each becomes vector code.
+  const auto each = [&](auto to_float) {
+    for (std::size_t idx = 0; idx < n_elements; ++idx) {
+      std::uint16_t bits;
+      std::memcpy(&bits, from + idx * sizeof(bits), sizeof(bits));
+      out[idx] = to_float(bits);
+    }
+  };
+  if (tensor.type == StoredType::f16) {
+    each([](std::uint16_t bits) { return f16_to_float(bits); });
+  } else {
+    each([](std::uint16_t bits) { return bf16_to_float(bits); });
   }
 }
 
