@@ -11,11 +11,11 @@
 . "$root/scripts/lib/cross.sh"
 
 # shellcheck disable=SC2034  # read by scripts/test
-ci_stages=(format shell fast install parsers-asan tidy parity)
+ci_stages=(format shell fast install server parsers-asan tidy parity)
 rotating_stages=(macos-cross aarch64-cross asan fuzz cuda)
 # shellcheck disable=SC2034  # read by scripts/test
 all_stages=(
-  format shell fast install parsers-asan tidy-all parity long asan tsan fuzz
+  format shell fast install server parsers-asan tidy-all parity long asan tsan fuzz
   macos-cross aarch64-cross cuda
 )
 
@@ -23,6 +23,7 @@ list_stages() {
   cat <<'TEXT'
 fast           build/release, warnings as errors in CI; tests that are not long
 install        the packed tree runs elsewhere; a project that uses the package
+server         HTTP from outside: hostile clients, openai, schemathesis, solo equality
 long           tests with the label long
 format         clang-format
 shell          shellcheck
@@ -163,6 +164,23 @@ stage_install() {
   ensure_default_model
   build_preset release
   run_ctest release -L install -LE long
+}
+
+# From the program that the stage fast has built.
+stage_server() {
+  ensure_default_model
+  build_preset release
+  grep -qs QWEN3_MLX_MARKDOWN_IT "$root/build/release/CMakeCache.txt" ||
+    skip "built without Boost"
+  "$(find_python)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    skip "schemathesis needs Python 3.11"
+  make_venv .venv-server "$root/scripts/requirements-server.txt"
+  local python="$root/.venv-server/bin/python" tiny="$root/build/release/tiny-chat"
+  "$root/build/release/tests/testing/write_tiny_chat_model" "$tiny"
+  "$python" "$root/scripts/server/hostile.py" --model "$tiny"
+  "$python" "$root/scripts/server/openai_client.py"
+  "$python" "$root/scripts/server/concurrency.py" --requests 64 --longest 200
+  "$python" "$root/scripts/server/schema.py" --model "$tiny" --examples 100
 }
 
 stage_long() {

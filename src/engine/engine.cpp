@@ -17,6 +17,10 @@ int context_of(const Model& model, const EngineOptions& options) {
                                  : made_for;
 }
 
+int idle_step_tokens(const EngineOptions& options) {
+  return options.max_step_tokens * options.idle_step_factor;
+}
+
 double seconds(Clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
@@ -38,6 +42,7 @@ SchedulerOptions scheduler_options(
            .max_cached_blocks = memory.max_cached_blocks},
       .max_running = options.max_running,
       .max_step_tokens = options.max_step_tokens,
+      .max_idle_step_tokens = idle_step_tokens(options),
       .max_context = max_context};
 }
 
@@ -66,7 +71,7 @@ Engine::Engine(Model model, Tokenizer tokenizer, const EngineOptions& options)
       memory_(plan_memory(
           model_,
           layout_,
-          {options.max_running, options.max_step_tokens, max_context_},
+          {options.max_running, idle_step_tokens(options), max_context_},
           options.memory)),
       scheduler_(scheduler_options(
           options,

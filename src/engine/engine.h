@@ -23,7 +23,8 @@ namespace qwen3_mlx::engine {
 struct EngineOptions {
   int max_running = 64;      ///< Most sequences in one step.
   int max_waiting = 128;     ///< Most in line for a place; then QueueFull.
-  int max_step_tokens = 512; ///< Prompt tokens of one step.
+  int max_step_tokens = 512; ///< Prompt tokens of one step...
+  int idle_step_factor = 4;  ///< ...and times this where nobody decodes.
   /// Most tokens of a sequence; 0: what the model was made for.
   int max_context = 0;
   bool prefix_cache = true;

@@ -20,6 +20,9 @@ void require(bool condition, const std::string& message) {
 // A decoded token keeps a whole row of the batch busy, a prompt's shares it.
 constexpr double decode_weight = 2;
 
+// So many prompts in line are worth a longer pause of one decoding text.
+constexpr std::size_t prompts_worth_a_pause = 8;
+
 bool is_decoding(const Sequence& sequence) {
   return sequence.num_to_compute() == 1 && sequence.num_generated() > 0;
 }
@@ -43,6 +46,7 @@ Scheduler::Scheduler(const SchedulerOptions& options)
     : options_(options), blocks_(options.blocks) {
   require(
       options.max_running >= 1 && options.max_step_tokens >= 1 &&
+          options.max_idle_step_tokens >= options.max_step_tokens &&
           options.max_context >= 1 && options.aging.count() >= 1,
       "scheduler: every limit must be at least 1");
 }
@@ -260,7 +264,12 @@ void Scheduler::plan_prefill(
       prompts.push_back(running_[idx]);
     }
   }
-  int budget = options_.max_step_tokens;
+  // Only decoding ones are planned so far. A few of them are held up longer
+  // where that lets many prompts come to their first token together.
+  const bool few_decode =
+      plan.chunks.size() * prompts_worth_a_pause <= prompts.size();
+  int budget =
+      few_decode ? options_.max_idle_step_tokens : options_.max_step_tokens;
   const auto take = [&](const Sequence& sequence, int most) {
     const int length = std::min(most, sequence.num_to_compute());
     plan.chunks.push_back({&sequence, sequence.num_computed, length});

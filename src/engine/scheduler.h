@@ -4,7 +4,8 @@
 //
 // Policy. Every running text that decodes gets its next token in every step.
 // What is left of the step's tokens reads prompts, so a long prompt delays the
-// others by one chunk at most. The prompt that was let in first gets at least
+// others by one chunk at most; where nobody decodes, more is read at once. The
+// prompt that was let in first gets at least
 // half of that; the rest goes to urgent ones first, then to the user with the
 // least service so far, then to the shortest. A sequence is let in when its
 // whole prompt and a reserve for the running ones fit into the pool, in the
@@ -28,7 +29,8 @@ struct SchedulerOptions {
   BlockOptions blocks;
   int max_running = 0;     ///< Most sequences in one step.
   int max_step_tokens = 0; ///< Prompt tokens of one step, decoding ones apart.
-  int max_context = 0;     ///< Most tokens of a sequence.
+  int max_idle_step_tokens = 0; ///< The same where nobody decodes.
+  int max_context = 0;          ///< Most tokens of a sequence.
   /// A waiting sequence becomes one priority more urgent for each of these.
   std::chrono::milliseconds aging{10'000};
 };

@@ -21,7 +21,7 @@ double per_token_ms(int count, double seconds) {
 HttpResponse failure_of(const engine::Event& event) {
   switch (*event.finish) {
   case engine::Finish::deadline:
-    return error_response(ApiError(504, event.error, {}, "timeout"));
+    return error_response(ApiError(408, event.error, {}, "timeout"));
   case engine::Finish::shutdown:
     return error_response(ApiError(503, event.error, {}, "shutting_down"));
   default:

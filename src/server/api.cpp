@@ -34,6 +34,14 @@ void check_json(const HttpRequest& request) {
   }
 }
 
+// The document with this model's vocabulary.
+std::string openapi_of(const ServedModel& model) {
+  auto document = Json::parse(find_asset("/openapi.json")->content);
+  document["components"]["schemas"]["TokenId"]["maximum"] =
+      model.vocab_size - 1;
+  return to_text(document);
+}
+
 } // namespace
 
 Api::Api(
@@ -42,7 +50,7 @@ Api::Api(
     const Metrics& metrics,
     const ServerOptions& options)
     : model_(model), engine_(engine), metrics_(metrics),
-      stall_time_(options.stall_time) {
+      stall_time_(options.stall_time), openapi_(openapi_of(model)) {
   constexpr bool open = true;
   constexpr bool heavy = true;
   routes_ = {
@@ -154,15 +162,13 @@ Reply Api::tokenize(const HttpRequest& request) const {
   const auto body = parse_body(request.body);
   Fields fields(body);
   const auto content = fields.string("content");
-  const auto prompt = fields.string("prompt"); // vLLM's name
-  if (!content && !prompt) {
+  if (!content) {
     fields.fail("content", "is missing");
   }
   EncodeOptions options;
   options.add_special_tokens = fields.boolean("add_special").value_or(false);
   options.parse_special = fields.boolean("parse_special").value_or(true);
-  const auto ids =
-      model_.tokenizer.encode(content ? *content : *prompt, options);
+  const auto ids = model_.tokenizer.encode(*content, options);
   Json json;
   if (fields.boolean("with_pieces").value_or(false)) {
     json["tokens"] = Json::array();
@@ -219,7 +225,7 @@ Reply Api::props(const HttpRequest&) const {
 
 Reply Api::openapi(const HttpRequest&) const {
   HttpResponse response;
-  response.body = find_asset("/openapi.json")->content;
+  response.body = openapi_;
   return {std::move(response)};
 }
 

@@ -70,6 +70,7 @@ class Api {
   const engine::Engine& engine_;
   const Metrics& metrics_;
   milliseconds stall_time_;
+  std::string openapi_;
   std::vector<Route> routes_;
 };
 

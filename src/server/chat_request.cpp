@@ -11,10 +11,37 @@
 namespace qwen3_mlx::server {
 namespace {
 
+// The library takes any JSON here; clients are told of their mistakes.
+void check_arguments(const Json& message, const std::string& place) {
+  const auto calls =
+      message.is_object() ? message.find("tool_calls") : message.end();
+  if (calls == message.end() || !calls->is_array()) {
+    return;
+  }
+  for (const auto& call : *calls) {
+    const auto function =
+        call.is_object() ? call.value("function", Json()) : Json();
+    const auto arguments =
+        function.is_object() ? function.value("arguments", Json()) : Json();
+    if (!arguments.is_string() && !arguments.is_object()) {
+      throw ApiError(
+          400,
+          place +
+              ".tool_calls: expected the arguments of each function as a "
+              "string or an object, found " +
+              kind_of(arguments),
+          "messages");
+    }
+  }
+}
+
 std::vector<Message> read_messages(Fields& fields) {
   const auto* list = fields.array("messages");
   if (list == nullptr || list->empty()) {
     fields.fail("messages", "expected at least one message");
+  }
+  for (std::size_t idx = 0; idx < list->size(); ++idx) {
+    check_arguments((*list)[idx], "messages[" + std::to_string(idx) + "]");
   }
   try {
     return parse_messages(to_text(*list));

@@ -19,6 +19,7 @@ SchedulerOptions options() {
   options.blocks = {.num_blocks = 64, .block_size = 4, .max_cached_blocks = 64};
   options.max_running = 8;
   options.max_step_tokens = 16;
+  options.max_idle_step_tokens = 16;
   options.max_context = 200;
   return options;
 }
@@ -69,6 +70,16 @@ TEST(Scheduler, ReadsAPromptInChunksWhileOthersDecode) {
   EXPECT_EQ(step(scheduler), (Lengths{{1, 1}, {2, 16}}));
   EXPECT_EQ(step(scheduler), (Lengths{{1, 1}, {2, 8}}));
   EXPECT_EQ(step(scheduler), (Lengths{{1, 1}, {2, 1}}));
+}
+
+TEST(Scheduler, ReadsMoreAtOnceWhereNobodyDecodes) {
+  auto more = options();
+  more.max_idle_step_tokens = 32;
+  Scheduler scheduler(more);
+  scheduler.add(text(1, 30));
+  EXPECT_EQ(step(scheduler), (Lengths{{1, 30}}));
+  scheduler.add(text(2, 30));
+  EXPECT_EQ(step(scheduler), (Lengths{{1, 1}, {2, 16}}));
 }
 
 TEST(Scheduler, AShortPromptDoesNotWaitForALongOne) {

@@ -130,7 +130,7 @@ TEST(ChatAnswer, WaitsForAllChoicesAndTellsFailures) {
   answer->take(0, late);
   EXPECT_TRUE(answer->done());
   ASSERT_TRUE(answer->failure().has_value());
-  EXPECT_EQ(answer->failure()->status, 504);
+  EXPECT_EQ(answer->failure()->status, 408);
   EXPECT_THAT(answer->failure()->body, HasSubstr("too late"));
 }
 
