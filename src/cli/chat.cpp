@@ -3,6 +3,7 @@
 
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "cli/cache_options.h"
 #include "cli/chat_session.h"
@@ -20,8 +21,10 @@ namespace {
 constexpr const char* chat_help =
     "  /clear         forget the conversation\n"
     "  /system TEXT   set the system message; without TEXT remove it\n"
-    "  /save FILE     write the conversation's text to a file\n"
-    "  /load FILE     go on with a conversation from a file\n"
+    "  /save FILE     write the conversation's text to a file (a saved prompt\n"
+    "                 with keys and values: qwen3-mlx cache-prompt)\n"
+    "  /load FILE     go on with a conversation from a file, which the model\n"
+    "                 reads again with the next question\n"
     "  /stats         statistics after each answer, on or off\n"
     "  /thinking      show the model's thinking, on or off\n"
     "  /quit          leave; so does Ctrl-D\n"
@@ -107,6 +110,11 @@ class ChatLoop {
   }
 
   void run() {
+    // The line editor shows its prompt before it takes Ctrl-C for a key.
+    std::optional<InterruptsIgnored> ignored;
+    if (stdin_is_terminal()) {
+      ignored.emplace();
+    }
     while (const auto line = read_message()) {
       if (line->empty()) {
         continue;
@@ -185,7 +193,8 @@ class ChatLoop {
       std::cerr << "Saved " << session_.num_messages() << " messages\n";
     } else if (name == "/load") {
       session_.load(required_file(name, argument));
-      std::cerr << "Loaded " << session_.num_messages() << " messages\n";
+      std::cerr << "Loaded " << session_.num_messages()
+                << " messages, to be read with the next question\n";
     } else if (name == "/stats") {
       statistics_ = !statistics_;
     } else if (name == "/thinking") {

@@ -13,6 +13,7 @@
 #include "cli/text_model.h"
 #include "qwen3_mlx/model_args.h"
 #include "weights/checkpoint.h"
+#include "weights/stored_format.h"
 
 namespace qwen3_mlx::cli {
 namespace {
@@ -38,52 +39,33 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return text + "]";
 }
 
-/// A matrix and its scales and biases belong together.
-std::string module_of(const std::string& name) {
-  return name.substr(0, name.rfind('.'));
+/// How the checkpoint stores a tensor, in words.
+std::string format_name(
+    const Checkpoint& checkpoint,
+    const ModelArgs& args,
+    const std::string& name) {
+  const auto& tensor = checkpoint.tensors().at(name);
+  const auto format = stored_format(checkpoint, args.quantization, name);
+  // A GGUF's types have names of their own.
+  return tensor.type == StoredType::u32 && format.is_quantized()
+      ? describe(format)
+      : tensor.type_name;
 }
 
-std::string leaf_of(const std::string& name) {
-  return name.substr(name.rfind('.') + 1);
-}
-
-/// How the checkpoint stores a module's matrix, in words.
-std::string format_of(
-    const std::string& name,
-    const StoredTensor& tensor,
-    const ModelArgs& args) {
-  if (tensor.type != StoredType::u32) {
-    return tensor.type_name;
-  }
-  if (!args.quantization.has_value()) {
-    return tensor.type_name;
-  }
-  return describe(args.quantization->format_of(
-      module_of(name), module_of(tensor.source_name)));
-}
-
-/// Elements of a matrix: of a packed one, those it stands for.
+/// Elements of a tensor: of a packed matrix, those it stands for.
 std::uint64_t num_parameters(
-    const StoredTensor& tensor,
-    const StoredTensor* scales,
-    const ModelArgs& args) {
+    const Checkpoint& checkpoint,
+    const ModelArgs& args,
+    const std::string& name) {
+  const auto& tensor = checkpoint.tensors().at(name);
   std::uint64_t n = 1;
   for (const auto size : tensor.shape) {
     n *= static_cast<std::uint64_t>(size);
   }
-  if (tensor.type != StoredType::u32 || scales == nullptr ||
-      !args.quantization.has_value()) {
-    return n;
-  }
-  // A module of its own format is packed in words of 32 bits all the same; the
-  // scales tell how many groups a row has.
-  const auto& modules = args.quantization->modules;
-  const auto entry = modules.find(module_of(tensor.source_name));
-  const auto& format = entry != modules.end() && entry->second.has_value()
-      ? *entry->second
-      : args.quantization->format;
-  return format.bits == 0 ? n
-                          : n * 32 / static_cast<std::uint64_t>(format.bits);
+  const auto format = stored_format(checkpoint, args.quantization, name);
+  return tensor.type == StoredType::u32 && format.is_quantized()
+      ? n * 32 / static_cast<std::uint64_t>(format.bits)
+      : n;
 }
 
 struct FormatSum {
@@ -103,17 +85,14 @@ std::map<std::string, FormatSum>
 sum_formats(const Checkpoint& checkpoint, const ModelArgs& args) {
   std::map<std::string, FormatSum> sums;
   for (const auto& [name, tensor] : checkpoint.tensors()) {
-    const auto* scales = checkpoint.find(module_of(name) + ".scales");
-    const auto leaf = leaf_of(name);
-    if (scales != nullptr && (leaf == "scales" || leaf == "biases")) {
-      const auto* weight = checkpoint.find(module_of(name) + ".weight");
-      if (weight != nullptr) {
-        sums[format_of(name, *weight, args)].n_bytes += tensor.n_bytes();
-        continue;
-      }
+    const bool is_part = name.ends_with(".scales") || name.ends_with(".biases");
+    const auto weight = std::string(module_of(name)) + ".weight";
+    if (is_part && checkpoint.find(weight) != nullptr) {
+      sums[format_name(checkpoint, args, weight)].n_bytes += tensor.n_bytes();
+    } else {
+      sums[format_name(checkpoint, args, name)].add(
+          num_parameters(checkpoint, args, name), tensor.n_bytes());
     }
-    sums[format_of(name, tensor, args)].add(
-        num_parameters(tensor, scales, args), tensor.n_bytes());
   }
   return sums;
 }
@@ -236,7 +215,7 @@ void print_model(
       tensors.add(
           {name,
            shape_text(tensor.shape),
-           format_of(name, tensor, args),
+           format_name(checkpoint, args, name),
            human_bytes(tensor.n_bytes())});
     }
     tensors.print(std::cout);
@@ -264,7 +243,7 @@ Json model_json(
       object["tensors"].push_back(
           {{"name", name},
            {"shape", tensor.shape},
-           {"format", format_of(name, tensor, args)},
+           {"format", format_name(checkpoint, args, name)},
            {"bytes", tensor.n_bytes()}});
     }
   }

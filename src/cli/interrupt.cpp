@@ -19,14 +19,20 @@ extern "C" void on_interrupt(int signal) {
   interrupted = 1;
 }
 
+struct sigaction handle_interrupt(void (*handler)(int)) {
+  struct sigaction action {};
+  struct sigaction previous {};
+  action.sa_handler = handler;
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, &previous);
+  return previous;
+}
+
 } // namespace
 
 InterruptScope::InterruptScope() {
   interrupted = 0;
-  struct sigaction action {};
-  action.sa_handler = on_interrupt;
-  sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, &previous_);
+  previous_ = handle_interrupt(on_interrupt);
 }
 
 InterruptScope::~InterruptScope() {
@@ -35,6 +41,12 @@ InterruptScope::~InterruptScope() {
 
 bool InterruptScope::requested() const {
   return interrupted != 0;
+}
+
+InterruptsIgnored::InterruptsIgnored() : previous_(handle_interrupt(SIG_IGN)) {}
+
+InterruptsIgnored::~InterruptsIgnored() {
+  sigaction(SIGINT, &previous_, nullptr);
 }
 
 } // namespace qwen3_mlx::cli

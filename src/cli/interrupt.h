@@ -23,4 +23,17 @@ class InterruptScope {
   struct sigaction previous_ {};
 };
 
+/// While one lives, SIGINT does nothing outside of InterruptScopes: between two
+/// answers a Ctrl-C that comes early or late must not end the program.
+class InterruptsIgnored {
+ public:
+  InterruptsIgnored();
+  ~InterruptsIgnored();
+  InterruptsIgnored(const InterruptsIgnored&) = delete;
+  InterruptsIgnored& operator=(const InterruptsIgnored&) = delete;
+
+ private:
+  struct sigaction previous_ {};
+};
+
 } // namespace qwen3_mlx::cli

@@ -8,6 +8,7 @@
 #include "formats/checked.h"
 #include "qwen3_mlx/error.h"
 #include "weights/ggml_blocks.h"
+#include "weights/stored_format.h"
 
 namespace qwen3_mlx {
 namespace {
@@ -37,17 +38,7 @@ product(const std::vector<std::int64_t>& dims, std::size_t count) {
 } // namespace
 
 QuantFormat exact_format(const StoredTensor& tensor) {
-  switch (tensor.type) {
-  case StoredType::q4_0:
-  case StoredType::q4_1:
-    return {QuantMode::affine, 4, 32};
-  case StoredType::q8_0:
-    return {QuantMode::affine, 8, 32};
-  case StoredType::mxfp4:
-    return {QuantMode::mxfp4, 4, 32};
-  default:
-    return {};
-  }
+  return block_format(tensor.type).value_or(QuantFormat{});
 }
 
 std::optional<DType> safetensors_dtype(StoredType type) {

@@ -11,6 +11,7 @@
 #include "models/registry.h"
 #include "qwen3_mlx/error.h"
 #include "weights/load_plan.h"
+#include "weights/stored_format.h"
 
 namespace qwen3_mlx {
 
@@ -62,31 +63,6 @@ class Fingerprint {
   std::uint64_t hash_ = 0xcbf29ce484222325u;
 };
 
-// A matrix and its scales and biases are one module.
-std::string_view module_of(std::string_view tensor) {
-  return tensor.substr(0, tensor.rfind('.'));
-}
-
-QuantFormat format_of(
-    const std::string& name,
-    const StoredTensor& tensor,
-    const ModelArgs& args) {
-  switch (tensor.type) {
-  case StoredType::q4_0:
-  case StoredType::q4_1:
-    return {QuantMode::affine, 4, 32};
-  case StoredType::q8_0:
-    return {QuantMode::affine, 8, 32};
-  case StoredType::u32:
-    return args.quantization
-        ? args.quantization->format_of(
-              module_of(name), module_of(tensor.source_name))
-        : QuantFormat{};
-  default:
-    return {};
-  }
-}
-
 std::vector<TensorSummary>
 summarize(const Checkpoint& checkpoint, const ModelArgs& args) {
   std::vector<TensorSummary> table;
@@ -96,7 +72,7 @@ summarize(const Checkpoint& checkpoint, const ModelArgs& args) {
          tensor.type_name,
          tensor.shape,
          tensor.n_bytes(),
-         format_of(name, tensor, args)});
+         stored_format(checkpoint, args.quantization, name)});
   }
   return table;
 }

@@ -6,6 +6,7 @@
 
 #include "mlx/dtype.h"
 #include "weights/plan_state.h"
+#include "weights/stored_format.h"
 
 namespace qwen3_mlx {
 
@@ -28,21 +29,6 @@ inline mx::Dtype to_dtype(StoredType type) {
 inline bool is_plain(StoredType type) {
   return is_float(type) || type == StoredType::ggml ||
       type == StoredType::imported;
-}
-
-/// ggml's blocks that MLX can pack, in groups of 32; nothing for others.
-inline std::optional<QuantFormat> block_format(StoredType type) {
-  switch (type) {
-  case StoredType::q4_0:
-  case StoredType::q4_1:
-    return QuantFormat{QuantMode::affine, 4, 32};
-  case StoredType::q8_0:
-    return QuantFormat{QuantMode::affine, 8, 32};
-  case StoredType::mxfp4:
-    return QuantFormat{QuantMode::mxfp4, 4, 32};
-  default:
-    return std::nullopt;
-  }
 }
 
 /// What the checkpoint holds of one module.

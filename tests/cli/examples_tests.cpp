@@ -47,6 +47,16 @@ TEST(Examples, ChatAnswersUntilQuit) {
   EXPECT_EQ(n_answers, 2U);
 }
 
+TEST(Examples, TheReadmesProgramAnswers) {
+  const TempDir folder;
+  write_tiny_chat_model(folder.path());
+  const auto result =
+      run_program(example("readme_example"), {folder.path().string(), "hello"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, EndsWith("\n"));
+  EXPECT_GT(result.out.size(), 1U);
+}
+
 TEST(Examples, WrongUsageAndMissingModelsAreTold) {
   for (const std::string name : {"generate_qwen3", "chat_qwen3"}) {
     EXPECT_EQ(run_program(example(name), {}).code, 2);
