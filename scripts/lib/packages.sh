@@ -75,6 +75,15 @@ ensure_apt() {
   install_apt "${missing[@]}"
 }
 
+# Chromium with its driver, to try the chat page. Elsewhere than on Debian it is
+# used when it is there (Ubuntu's package is only a pointer to a snap).
+ensure_browser() {
+  if grep -qs '^ID=debian' /etc/os-release && can_be_root; then
+    ensure_apt chromium chromium-driver
+  fi
+  have chromium && have chromedriver
+}
+
 ensure_apt_build_packages() {
   local pair missing=()
   for pair in "${apt_build_tools[@]}"; do

@@ -23,7 +23,7 @@ list_stages() {
   cat <<'TEXT'
 fast           build/release, warnings as errors in CI; tests that are not long
 install        the packed tree runs elsewhere; a project that uses the package
-server         HTTP from outside: hostile clients, openai, schemathesis, solo equality
+server         HTTP from outside: hostile clients, openai, schemathesis, solo equality, the page
 long           tests with the label long
 format         clang-format
 shell          shellcheck
@@ -181,6 +181,11 @@ stage_server() {
   "$python" "$root/scripts/server/openai_client.py"
   "$python" "$root/scripts/server/concurrency.py" --requests 64 --longest 200
   "$python" "$root/scripts/server/schema.py" --model "$tiny" --examples 100
+  if ensure_browser; then
+    "$python" "$root/scripts/server/page.py"
+  else
+    note "no chromium with its driver: the chat page was not tried"
+  fi
 }
 
 stage_long() {

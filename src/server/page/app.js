@@ -327,6 +327,7 @@ function start() {
   });
   element("input").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault(); // or the line break is typed after all
       element("form").requestSubmit();
     }
   });
