@@ -12,7 +12,7 @@
 
 # shellcheck disable=SC2034  # read by scripts/test
 ci_stages=(format shell fast install server parsers-asan tidy parity)
-rotating_stages=(macos-cross aarch64-cross asan fuzz cuda)
+rotating_stages=(macos-cross aarch64-cross asan fuzz cuda tsan)
 # shellcheck disable=SC2034  # read by scripts/test
 all_stages=(
   format shell fast install server parsers-asan tidy-all parity long asan tsan fuzz
