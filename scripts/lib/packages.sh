@@ -11,20 +11,36 @@ apt_build_tools=(
 )
 apt_libraries=(
   ca-certificates libsimdjson-dev nlohmann-json3-dev libutf8proc-dev
-  libcli11-dev libedit-dev libjs-markdown-it libjs-highlight.js
+  libcli11-dev libedit-dev
 )
+# The chat page is plainer without these. Debian 13 has no libjs-markdown-it.
+apt_optional_libraries=(libjs-markdown-it libjs-highlight.js)
 apt_test_libraries=(libgtest-dev libgmock-dev)
 brew_packages=(
   cmake ninja pkgconf ccache simdjson nlohmann-json utf8proc cli11 boost googletest
 )
 
-# Debian 12's libboost-dev is older than the server needs.
+# Whether a package of this name can be installed. (A name that others only
+# provide has no candidate.)
+apt_knows() {
+  apt-cache policy "$1" 2>/dev/null | grep 'Candidate: [^(]' >/dev/null
+}
+
+# Debian 12's libboost-dev is older than the server needs; Debian 13 and Ubuntu
+# 24.04 have 1.83.
 boost_package() {
-  if apt-cache show libboost1.81-dev >/dev/null 2>&1; then
+  if apt_knows libboost1.81-dev; then
     echo libboost1.81-dev
   else
     echo libboost-dev
   fi
+}
+
+optional_packages() {
+  local package
+  for package in "${apt_optional_libraries[@]}"; do
+    if apt_knows "$package"; then echo "$package"; fi
+  done
 }
 
 apt_has() {
@@ -52,6 +68,14 @@ apt_install() {
 apt_install_with_update() {
   apt_install "$@" && return
   as_root apt-get update -q && apt_install "$@"
+}
+
+# In a fresh container apt knows no package at all.
+ensure_apt_lists() {
+  compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null && return
+  can_be_root || return 0
+  say "Reading the lists of packages"
+  run_logged apt-update as_root apt-get update -q
 }
 
 install_apt() {
@@ -123,12 +147,11 @@ ensure_packages() {
   if is_macos; then
     ensure_brew_packages
   elif have apt-get; then
-    if [ "$1" = --with-tests ]; then
-      ensure_apt_build_packages "${apt_libraries[@]}" "$(boost_package)" \
-        "${apt_test_libraries[@]}"
-    else
-      ensure_apt_build_packages "${apt_libraries[@]}" "$(boost_package)"
-    fi
+    ensure_apt_lists
+    local packages=()
+    mapfile -t packages < <(boost_package && optional_packages)
+    [ "$1" != --with-tests ] || packages+=("${apt_test_libraries[@]}")
+    ensure_apt_build_packages "${apt_libraries[@]}" "${packages[@]}"
   else
     local tool
     for tool in c++ cmake ninja pkg-config python3; do
