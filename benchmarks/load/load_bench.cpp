@@ -2,8 +2,10 @@
 // Loads a generated checkpoint of at least 1 GB by plan and compares the peak
 // memory of the process with the checkpoint's size:
 //
-//   load_bench [--layers N] [--threads N] [--dir DIR] [--keep]
+//   load_bench [--layers N] [--threads N] [--plain] [--dir DIR] [--keep]
 //
+// Matrices are packed for the CPU kernels while they are read, as a user's are,
+// or with --plain left as MLX's operations want them.
 // Exits with 1 when the peak is above 1.1 times the checkpoint.
 #include <sys/resource.h>
 
@@ -12,10 +14,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "formats/safetensors.h"
+#include "kernels/cpu/tiles.h"
 #include "weights/load_plan.h"
 
 namespace {
@@ -31,6 +35,7 @@ constexpr int vocab = 4096;
 struct Options {
   int layers = 17;
   int threads = 0;
+  bool plain = false;
   fs::path dir = fs::temp_directory_path() / "qwen3-mlx-load-bench";
   bool keep = false;
 };
@@ -43,6 +48,8 @@ Options parse_options(const std::vector<std::string>& words) {
       options.layers = std::stoi(value());
     } else if (words[idx] == "--threads") {
       options.threads = std::stoi(value());
+    } else if (words[idx] == "--plain") {
+      options.plain = true;
     } else if (words[idx] == "--dir") {
       options.dir = value();
     } else if (words[idx] == "--keep") {
@@ -133,7 +140,12 @@ int run(const Options& options) {
           R"("vocab_size":4096,"torch_dtype":"bfloat16"})"));
   const double before = peak_bytes();
   const auto start = std::chrono::steady_clock::now();
-  LoadPlan plan(Checkpoint::open(options.dir), args);
+  PlanOptions plan_options;
+  if (!options.plain) {
+    plan_options.tiles =
+        std::make_shared<cpu::Runtime>(options.threads, /* exact */ true);
+  }
+  LoadPlan plan(Checkpoint::open(options.dir), args, plan_options);
   const auto matrices = take_all(plan.weights().sub("model"), options.layers);
   const auto n_bytes = static_cast<double>(plan.n_bytes());
   int n_calls = 0;

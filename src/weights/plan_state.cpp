@@ -6,9 +6,11 @@
 #include <thread>
 #include <utility>
 
+#include "base/release_memory.h"
 #include "formats/checked.h"
 #include "kernels/cpu/tiles.h"
 #include "mlx/allocator.h"
+#include "mlx/memory.h"
 #include "qwen3_mlx/error.h"
 #include "weights/plan_module.h"
 
@@ -450,10 +452,19 @@ void PlanState::read(int n_threads, const LoadProgress& progress) {
     }
     begin = end;
   };
+  // What was read is freed as soon as it is tiled, and goes back to the system
+  // before much of it has gathered.
+  constexpr std::uint64_t max_freed_bytes = std::uint64_t{16} << 20;
+  std::uint64_t released = 0;
   for (auto& [source, tiled, end_copy] : tilings_) {
     copy_until(end_copy);
     cpu::fill_tiles(source, tiled);
-    source = tiled; // frees what was read
+    source = tiled;
+    if (done - released >= max_freed_bytes) {
+      mx::clear_cache();
+      release_freed_memory();
+      released = done;
+    }
   }
   copy_until(copies_.size());
   tilings_.clear();
