@@ -18,6 +18,11 @@ TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file);
 TokenizerDefinition
 parse_tokenizer_json(const std::filesystem::path& file, std::string_view text);
 
+/// The same without the fast way for vocabulary and merges; for tests.
+TokenizerDefinition parse_tokenizer_json_plainly(
+    const std::filesystem::path& file,
+    std::string_view text);
+
 /// Reads tokenizer.ggml.* of a GGUF file, and treats text as Python
 /// `tokenizers` does for the model family that "tokenizer.ggml.pre" names.
 TokenizerDefinition read_tokenizer_gguf(const std::filesystem::path& file);

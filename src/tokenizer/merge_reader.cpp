@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <future>
 #include <thread>
 #include <vector>
@@ -18,93 +19,92 @@ constexpr std::size_t batch = Vocabulary::batch_size;
 constexpr std::size_t min_per_thread = 16384;
 constexpr std::size_t max_threads = 4;
 
-struct MergeIds {
-  TokenId left;
-  TokenId right;
-  TokenId merged;
-};
+} // namespace
 
-/// Finds the ids of merges, a batch at a time, so that the misses of their
-/// look-ups overlap.
-class BatchReader {
- public:
-  explicit BatchReader(const Vocabulary& vocabulary)
-      : vocabulary_(vocabulary) {}
+bool SpelledMerges::add(const MergeStrings& merge) {
+  if (!append_spelled_bytes(merge.first, bytes_)) {
+    return false;
+  }
+  const std::size_t middle = bytes_.size();
+  if (!append_spelled_bytes(merge.second, bytes_)) {
+    bytes_.resize(ends_.back());
+    return false;
+  }
+  ends_.push_back(middle);
+  ends_.push_back(bytes_.size());
+  return true;
+}
 
-  void read(std::span<const MergeStrings> merges, MergeIds* ids) {
-    spell(merges);
-    vocabulary_.find_bytes(std::span(left_).first(merges.size()), left_ids_);
-    vocabulary_.find_bytes(std::span(right_).first(merges.size()), right_ids_);
-    for (std::size_t idx = 0; idx < merges.size(); ++idx) {
-      const TokenId merged = find_merged(idx, merges[idx]);
-      ids[idx] = {left_ids_[idx], right_ids_[idx], merged};
+void SpelledMerges::clear() {
+  bytes_.clear();
+  ends_.resize(1);
+}
+
+std::span<const MergeIds> MergeBatchReader::read(
+    const SpelledMerges& merges,
+    std::size_t first,
+    std::size_t count) {
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    left_[idx] = merges.left(first + idx);
+    right_[idx] = merges.right(first + idx);
+  }
+  vocabulary_.find_bytes(std::span(left_).first(count), left_ids_);
+  vocabulary_.find_bytes(std::span(right_).first(count), right_ids_);
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    const TokenId merged = find_merged(merges.merged(first + idx));
+    ids_[idx] = {left_ids_[idx], right_ids_[idx], merged};
+  }
+  return std::span(ids_).first(count);
+}
+
+std::span<const MergeIds>
+MergeBatchReader::read(std::span<const MergeStrings> merges) {
+  spelled_.clear();
+  for (const MergeStrings& merge : merges) {
+    if (!spelled_.add(merge)) {
+      break;
     }
   }
-
- private:
-  /// Spells both sides of each merge beside each other in bytes_.
-  void spell(std::span<const MergeStrings> merges) {
-    std::array<std::size_t, 2 * batch + 1> ends{};
-    bytes_.clear();
-    for (std::size_t idx = 0; idx < merges.size(); ++idx) {
-      const auto& [left, right] = merges[idx];
-      is_spelled_[idx] = append_spelled_bytes(left, bytes_);
-      ends[2 * idx + 1] = bytes_.size();
-      is_spelled_[idx] =
-          append_spelled_bytes(right, bytes_) && is_spelled_[idx];
-      ends[2 * idx + 2] = bytes_.size();
-    }
-    const std::string_view bytes = bytes_;
-    for (std::size_t idx = 0; idx < merges.size(); ++idx) {
-      const auto [start, middle, end] = std::array<std::size_t, 3>{
-          ends[2 * idx], ends[2 * idx + 1], ends[2 * idx + 2]};
-      left_[idx] = bytes.substr(start, middle - start);
-      right_[idx] = bytes.substr(middle, end - middle);
-      both_[idx] = bytes.substr(start, end - start);
-    }
+  if (spelled_.size() == merges.size()) {
+    return read(spelled_, 0, merges.size());
   }
-
-  TokenId find_merged(std::size_t idx, const MergeStrings& merge) {
-    const auto& [left, right] = merge;
-    if (!is_spelled_[idx]) {
-      const auto find = [&](std::string_view token) {
-        return vocabulary_.find_model_token(token).value_or(
-            Vocabulary::not_found);
-      };
-      left_ids_[idx] = find(left);
-      right_ids_[idx] = find(right);
-      return find(std::string(left) + std::string(right));
-    }
-    // Merges mostly are in the order of the ids they make.
-    if (!vocabulary_.spells(expected_, both_[idx])) {
-      const auto id = vocabulary_.find_bytes(both_[idx]);
-      if (!id) {
-        return Vocabulary::not_found;
-      }
-      expected_ = *id;
-    }
-    return expected_++;
+  const auto find = [&](std::string_view token) {
+    return vocabulary_.find_model_token(token).value_or(Vocabulary::not_found);
+  };
+  for (std::size_t idx = 0; idx < merges.size(); ++idx) {
+    const auto& [left, right] = merges[idx];
+    ids_[idx] = {
+        find(left), find(right), find(std::string(left) + std::string(right))};
   }
+  return std::span(ids_).first(merges.size());
+}
 
-  const Vocabulary& vocabulary_;
-  std::string bytes_;
-  std::array<bool, batch> is_spelled_{};
-  std::array<std::string_view, batch> left_;
-  std::array<std::string_view, batch> right_;
-  std::array<std::string_view, batch> both_;
-  std::array<TokenId, batch> left_ids_{};
-  std::array<TokenId, batch> right_ids_{};
-  TokenId expected_ = 0;
-};
+TokenId MergeBatchReader::find_merged(std::string_view bytes) {
+  // Merges mostly are in the order of the ids they make.
+  if (!vocabulary_.spells(expected_, bytes)) {
+    const auto id = vocabulary_.find_bytes(bytes);
+    if (!id) {
+      return Vocabulary::not_found;
+    }
+    expected_ = *id;
+  }
+  return expected_++;
+}
+
+namespace {
 
 std::vector<MergeIds>
 find_ids(const Vocabulary& vocabulary, std::span<const MergeStrings> merges) {
   std::vector<MergeIds> ids(merges.size());
   const auto work = [&](std::size_t first, std::size_t last) {
-    BatchReader reader(vocabulary);
+    MergeBatchReader reader(vocabulary);
     for (std::size_t start = first; start < last; start += batch) {
       const auto count = std::min(batch, last - start);
-      reader.read(merges.subspan(start, count), ids.data() + start);
+      const auto found = reader.read(merges.subspan(start, count));
+      std::copy(
+          found.begin(),
+          found.end(),
+          ids.begin() + static_cast<std::ptrdiff_t>(start));
     }
   };
   // Strings to ids is half of the time to load a tokenizer.
@@ -145,20 +145,20 @@ MergeResult read_merges(
     const Vocabulary& vocabulary,
     std::span<const MergeStrings> merges) {
   const auto ids = find_ids(vocabulary, merges);
-  MergeResult result{MergeTable(merges.size()), std::nullopt};
-  for (std::size_t idx = 0; idx < ids.size(); ++idx) {
-    // The table's slots are asked for a little before they are written.
-    const auto& ahead = ids[std::min(idx + batch / 4, ids.size() - 1)];
-    result.table.prefetch(ahead.left, ahead.right);
-    const auto& [left, right, merged] = ids[idx];
-    if (left == Vocabulary::not_found || right == Vocabulary::not_found ||
-        merged == Vocabulary::not_found) {
-      result.fault = MergeFault{idx, missing_token(merges[idx], ids[idx])};
-      break;
+  const auto fault =
+      std::find_if(ids.begin(), ids.end(), [](const auto& merge) {
+        return merge.is_fault();
+      });
+  if (fault == ids.end()) {
+    MergeTable table(ids.size());
+    for (std::size_t start = 0; start < ids.size(); start += batch) {
+      const auto count = std::min(batch, ids.size() - start);
+      table.add(std::span(ids).subspan(start, count), start);
     }
-    result.table.add(left, right, {static_cast<std::uint32_t>(idx), merged});
+    return {std::move(table), std::nullopt};
   }
-  return result;
+  const auto idx = static_cast<std::size_t>(fault - ids.begin());
+  return {MergeTable(), MergeFault{idx, missing_token(merges[idx], *fault)}};
 }
 
 } // namespace qwen3_mlx

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "tokenizer/hash.h"
@@ -20,6 +21,19 @@ struct Merge {
   TokenId id = 0;
 };
 
+/// Which two tokens become which third; Vocabulary::not_found where a string is
+/// no token.
+struct MergeIds {
+  TokenId left = Vocabulary::not_found;
+  TokenId right = Vocabulary::not_found;
+  TokenId merged = Vocabulary::not_found;
+
+  bool is_fault() const {
+    return left == Vocabulary::not_found || right == Vocabulary::not_found ||
+        merged == Vocabulary::not_found;
+  }
+};
+
 class MergeTable {
  public:
   explicit MergeTable(std::size_t num_merges = 0)
@@ -27,21 +41,22 @@ class MergeTable {
         filter_(slots_.size() / 8),
         shift_(64 - std::countr_zero(slots_.size())) {}
 
-  /// Adds a merge; a later one for the same pair replaces the earlier. At most
-  /// num_merges different pairs.
-  void add(TokenId left, TokenId right, Merge merge) {
-    const auto key = pair(left, right);
-    const auto hash = hash_of(key);
-    filter_[word(hash)] |= bit(hash);
-    Slot& slot = slots_[find(key, hash)];
-    slot = {key, merge};
-  }
-
-  /// Asks for the memory that add() will touch.
-  void prefetch(TokenId left, TokenId right) const {
-    const auto hash = hash_of(pair(left, right));
-    __builtin_prefetch(&filter_[word(hash)]);
-    __builtin_prefetch(&slots_[hash >> shift_]);
+  /// Adds merges of the ranks from `rank` on; a later one for the same pair
+  /// replaces the earlier. At most num_merges different pairs in all.
+  void add(std::span<const MergeIds> merges, std::size_t rank) {
+    // All slots are asked for before the first is written.
+    for (const MergeIds& merge : merges) {
+      const auto hash = hash_of(pair(merge.left, merge.right));
+      __builtin_prefetch(&filter_[word(hash)]);
+      __builtin_prefetch(&slots_[hash >> shift_]);
+    }
+    for (const MergeIds& merge : merges) {
+      const auto key = pair(merge.left, merge.right);
+      const auto hash = hash_of(key);
+      filter_[word(hash)] |= bit(hash);
+      slots_[find(key, hash)] = {
+          key, {static_cast<std::uint32_t>(rank++), merge.merged}};
+    }
   }
 
   /// The merge of two neighbours; rank no_rank when there is none.

@@ -2,15 +2,10 @@
 // tokenizer.json is read in one pass with simdjson's on-demand parser: 11 MB of
 // vocabulary must not cost a tree. Strings stay in the parser's buffer until
 // the vocabulary is complete, since merges and added tokens may come first.
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
+// Vocabulary and merges of the usual form do not even get there: model_lists.h.
 #include <algorithm>
 #include <array>
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <cstddef>
 #include <utility>
 #include <vector>
 
@@ -18,6 +13,7 @@
 #include "tokenizer/json_access.h"
 #include "tokenizer/loaders.h"
 #include "tokenizer/merge_reader.h"
+#include "tokenizer/model_lists.h"
 #include "tokenizer/pipeline_json.h"
 
 namespace qwen3_mlx {
@@ -27,68 +23,42 @@ namespace ondemand = simdjson::ondemand;
 
 constexpr std::uint64_t max_file_bytes = std::uint64_t{1} << 30;
 
-/// The text of a file, with the padding simdjson reads into.
-class FileText {
- public:
-  explicit FileText(const std::filesystem::path& path) {
-    const File file(path);
-    if (file.size() > max_file_bytes) {
-      throw FileError(
-          path,
-          "has " + std::to_string(file.size()) + " bytes, expected at most " +
-              std::to_string(max_file_bytes));
-    }
-    reserve(static_cast<std::size_t>(file.size()));
-    file.read(0, size_, data_.get());
-  }
-  explicit FileText(std::string_view text) {
-    reserve(text.size());
-    std::copy(text.begin(), text.end(), data_.get());
-  }
-
-  simdjson::padded_string_view view() const {
-    return simdjson::padded_string_view(data_.get(), size_, capacity_);
-  }
-
- private:
-  struct Free {
-    void operator()(char* data) const {
-      std::free(data);
-    }
-  };
-
-  void reserve(std::size_t size) {
-    // Large pages: faults of small ones are a tenth of the time to load.
-    constexpr std::size_t page = std::size_t{1} << 21;
-    size_ = size;
-    capacity_ = (size + simdjson::SIMDJSON_PADDING + page - 1) / page * page;
-    data_.reset(static_cast<char*>(std::aligned_alloc(page, capacity_)));
-    if (!data_) {
-      throw std::bad_alloc();
-    }
-#ifdef __linux__
-    ::madvise(data_.get(), capacity_, MADV_HUGEPAGE);
-#endif
-    std::fill_n(data_.get() + size, simdjson::SIMDJSON_PADDING, '\0');
-  }
-
-  std::unique_ptr<char, Free> data_;
-  std::size_t size_ = 0;
-  std::size_t capacity_ = 0;
-};
-
 class TokenizerJson {
  public:
   explicit TokenizerJson(const std::filesystem::path& file) : file_(file) {}
 
+  /// All but what `lists` has.
+  TokenizerDefinition read_rest(ModelLists lists) {
+    definition_.vocabulary = std::move(lists.vocabulary);
+    const auto size = lists.rest.size();
+    lists.rest.append(simdjson::SIMDJSON_PADDING, '\0');
+    parse(simdjson::padded_string_view(
+        lists.rest.data(), size, lists.rest.size()));
+    definition_.merges = std::move(lists.merges);
+    return finish();
+  }
+
+  /// Any JSON, with its errors.
   TokenizerDefinition read(simdjson::padded_string_view text) {
     // In bytes a token of the vocabulary takes about 75 with its merge.
     definition_.vocabulary.reserve(text.size() / 75, text.size() / 8);
     merges_.reserve(text.size() / 75);
-    ondemand::parser parser;
+    parse(text);
+    if (const auto id = definition_.vocabulary.index()) {
+      throw FieldError(
+          file_,
+          "model.vocab[" + json::quote(definition_.vocabulary.token(*id)) + "]",
+          "this token occurs twice");
+    }
+    read_merge_table();
+    return finish();
+  }
+
+ private:
+  void parse(simdjson::padded_string_view text) {
     ondemand::document document;
     ondemand::object top;
-    const auto error = parser.iterate(text).get(document);
+    const auto error = parser_.iterate(text).get(document);
     if (error != simdjson::SUCCESS) {
       throw FileError(
           file_, std::string("not JSON: ") + simdjson::error_message(error));
@@ -108,7 +78,19 @@ class TokenizerJson {
     if (!has_model_) {
       throw FieldError(file_, "model", "missing");
     }
-    finish_model();
+  }
+
+  TokenizerDefinition finish() {
+    if (has_unk_) {
+      const auto id = definition_.vocabulary.find_model_token(unk_token_);
+      if (!id) {
+        throw FieldError(
+            file_,
+            "model.unk_token",
+            json::quote(unk_token_) + " is not in the vocabulary");
+      }
+      definition_.bpe.unk_id = *id;
+    }
     for (std::size_t idx = 0; idx < added_.size(); ++idx) {
       add_token(
           file_,
@@ -120,7 +102,6 @@ class TokenizerJson {
     return std::move(definition_);
   }
 
- private:
   void read_top(std::string_view key, ondemand::value value) {
     const std::array<std::pair<std::string_view, std::string_view*>, 4> parts{
         {{"normalizer", &texts_.normalizer},
@@ -336,38 +317,23 @@ class TokenizerJson {
     return "model.merges[" + std::to_string(idx) + "]";
   }
 
-  void finish_model() {
+  void read_merge_table() {
     if (definition_.vocabulary.size() == 0) {
       throw FieldError(file_, "model.vocab", "missing or empty");
     }
-    if (const auto id = definition_.vocabulary.index()) {
+    auto result = qwen3_mlx::read_merges(definition_.vocabulary, merges_);
+    if (result.fault) {
       throw FieldError(
           file_,
-          "model.vocab[" + json::quote(definition_.vocabulary.token(*id)) + "]",
-          "this token occurs twice");
-    }
-    auto merges = qwen3_mlx::read_merges(definition_.vocabulary, merges_);
-    if (merges.fault) {
-      throw FieldError(
-          file_,
-          merge_name(merges.fault->idx),
-          "token " + json::quote(merges.fault->token) +
+          merge_name(result.fault->idx),
+          "token " + json::quote(result.fault->token) +
               " is not in the vocabulary");
     }
-    definition_.merges = std::move(merges.table);
-    if (has_unk_) {
-      const auto id = definition_.vocabulary.find_model_token(unk_token_);
-      if (!id) {
-        throw FieldError(
-            file_,
-            "model.unk_token",
-            json::quote(unk_token_) + " is not in the vocabulary");
-      }
-      definition_.bpe.unk_id = *id;
-    }
+    definition_.merges = std::move(result.table);
   }
 
   const std::filesystem::path& file_;
+  ondemand::parser parser_; // Holds strings that the members view.
   TokenizerDefinition definition_;
   PipelineTexts texts_;
   std::vector<AddedToken> added_;
@@ -377,15 +343,46 @@ class TokenizerJson {
   bool has_model_ = false;
 };
 
+TokenizerDefinition
+read_source(const std::filesystem::path& file, const TextSource& source) {
+  if (auto lists = read_model_lists(source)) {
+    return TokenizerJson(file).read_rest(std::move(*lists));
+  }
+  simdjson::padded_string text(static_cast<std::size_t>(source.size));
+  source.read(0, text.size(), text.data());
+  return TokenizerJson(file).read(text);
+}
+
 } // namespace
 
-TokenizerDefinition read_tokenizer_json(const std::filesystem::path& file) {
-  return TokenizerJson(file).read(FileText(file).view());
+TokenizerDefinition read_tokenizer_json(const std::filesystem::path& path) {
+  const File file(path);
+  if (file.size() > max_file_bytes) {
+    throw FileError(
+        path,
+        "has " + std::to_string(file.size()) + " bytes, expected at most " +
+            std::to_string(max_file_bytes));
+  }
+  return read_source(
+      path,
+      {file.size(), [&](std::uint64_t offset, std::size_t n_bytes, char* out) {
+         file.read(offset, n_bytes, out);
+       }});
 }
 
 TokenizerDefinition
 parse_tokenizer_json(const std::filesystem::path& file, std::string_view text) {
-  return TokenizerJson(file).read(FileText(text).view());
+  return read_source(
+      file,
+      {text.size(), [&](std::uint64_t offset, std::size_t n_bytes, char* out) {
+         text.copy(out, n_bytes, static_cast<std::size_t>(offset));
+       }});
+}
+
+TokenizerDefinition parse_tokenizer_json_plainly(
+    const std::filesystem::path& file,
+    std::string_view text) {
+  return TokenizerJson(file).read(simdjson::padded_string(text));
 }
 
 } // namespace qwen3_mlx
