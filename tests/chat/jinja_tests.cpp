@@ -163,6 +163,10 @@ INSTANTIATE_TEST_SUITE_P(
             "3"},
         Case{"{{ strftime_now('%Y-%m-%d') }}", "2026-01-05"},
         Case{"  {% if t %}\n x\n  {%- endif %}\ny\n", " xy"},
+        Case{
+            "{% set ns = namespace() %}{% set ns.k = (4, ns, [ns]) %}"
+            "{{ ns.k }}",
+            "(4, <Namespace {'k': (...)}>, [<Namespace {'k': (...)}>])"},
         Case{"a\n  {#- c -#}\n b{% raw %}{{ x }}{% endraw %}", "ab{{ x }}"}));
 
 TEST(JinjaErrors, SayLineAndColumn) {

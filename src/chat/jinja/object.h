@@ -36,6 +36,9 @@ class Object {
   virtual bool equals(const Object&) const {
     return false;
   }
+  virtual bool is_hashable() const {
+    return true;
+  }
   /// How deep the values it keeps alive nest.
   virtual int depth() const {
     return 0;
@@ -171,6 +174,9 @@ class DictView : public Object {
     return dict_->size() != 0;
   }
   bool equals(const Object& other) const override;
+  bool is_hashable() const override {
+    return part_ == Part::values; // The others are sets to Python.
+  }
   int depth() const override {
     return dict_->depth() + 1;
   }

@@ -118,9 +118,9 @@ class Printf {
 
  private:
   bool is_mapping_like() const {
-    // CPython forgives leftovers that could be a mapping.
-    return values_.is_dict() || values_.is_list() || values_.is_object() ||
-        values_.is_undefined();
+    // CPython forgives leftovers that could be a mapping: they have items.
+    return values_.is_dict() || values_.is_list() || values_.is_undefined() ||
+        (values_.is_object() && values_.as_object().has_items());
   }
 
   const Value& take() {

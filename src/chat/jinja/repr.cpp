@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Python's str() and repr().
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstring>
+#include <vector>
 
 #include "base/utf8.h"
 #include "chat/jinja/runtime.h"
@@ -100,6 +103,36 @@ std::string repr_double(double d) {
       digits.substr(static_cast<std::size_t>(point));
 }
 
+namespace {
+
+/// Marks a container as being written. One can hold itself by way of a
+/// namespace, which is written anew each time.
+class Entered {
+ public:
+  Entered(std::vector<const void*>& containers, const void* container)
+      : containers_(containers),
+        is_new_(
+            std::find(containers.begin(), containers.end(), container) ==
+            containers.end()) {
+    containers.push_back(container);
+  }
+  ~Entered() {
+    containers_.pop_back();
+  }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+  bool is_new() const {
+    return is_new_;
+  }
+
+ private:
+  std::vector<const void*>& containers_;
+  bool is_new_;
+};
+
+} // namespace
+
 void Runtime::write_repr(std::string& out, const Value& v, int depth) {
   budget_.charge();
   if (depth > max_repr_depth) {
@@ -108,7 +141,13 @@ void Runtime::write_repr(std::string& out, const Value& v, int depth) {
   budget_.charge_bytes(
       out.size() > budget_.limits().max_output_bytes ? out.size() : 0);
   auto write_items = [&](const char* open, const char* close) {
+    const Entered entered(in_repr_, &v.items());
     out += open;
+    if (!entered.is_new()) {
+      out += "...";
+      out += close[std::strlen(close) - 1];
+      return;
+    }
     bool first = true;
     for (const Value& item : v.items()) {
       out += first ? "" : ", ";
@@ -144,6 +183,11 @@ void Runtime::write_repr(std::string& out, const Value& v, int depth) {
     write_items("(", v.items().size() == 1 ? ",)" : ")");
     break;
   case Value::Kind::dict: {
+    const Entered entered(in_repr_, &v.as_dict());
+    if (!entered.is_new()) {
+      out += "{...}";
+      break;
+    }
     out += "{";
     bool first = true;
     for (const auto& [key, value] : v.as_dict().items()) {

@@ -68,6 +68,7 @@ class Runtime {
   void write_repr(std::string& out, const Value& v, int depth);
 
   Budget& budget_;
+  std::vector<const void*> in_repr_; // Containers that are being written.
 };
 
 /// Python's repr of a str or float.

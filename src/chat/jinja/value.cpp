@@ -240,7 +240,10 @@ std::size_t hash(const Value& v) {
     return h;
   }
   case Value::Kind::object:
-    return std::hash<const void*>{}(&v.as_object());
+    if (v.as_object().is_hashable()) {
+      return std::hash<const void*>{}(&v.as_object());
+    }
+    [[fallthrough]];
   default:
     throw Fault("unhashable type: '" + v.type_name() + "'");
   }
