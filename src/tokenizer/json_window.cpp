@@ -33,8 +33,10 @@ std::optional<char> unescape(char name) {
 } // namespace
 
 JsonWindow::JsonWindow(const TextSource& source)
-    : source_(source), buffer_(buffer_bytes + padding), pos_(buffer_.data()),
-      end_(pos_), kept_(pos_) {
+    : source_(source), buffer_bytes_(static_cast<std::size_t>(
+                           std::min<std::uint64_t>(source.size, max_buffer))),
+      buffer_(buffer_bytes_ + padding), pos_(buffer_.data()), end_(pos_),
+      kept_(pos_) {
   refill();
 }
 
@@ -122,7 +124,7 @@ void JsonWindow::refill() {
   const auto left = static_cast<std::size_t>(end_ - pos_);
   std::memmove(buffer_.data(), pos_, left);
   const auto n_bytes = static_cast<std::size_t>(
-      std::min<std::uint64_t>(buffer_bytes - left, source_.size - offset_));
+      std::min<std::uint64_t>(buffer_bytes_ - left, source_.size - offset_));
   source_.read(offset_, n_bytes, buffer_.data() + left);
   offset_ += n_bytes;
   pos_ = buffer_.data();

@@ -114,7 +114,7 @@ class JsonWindow {
 
  private:
   // Fits the second cache. A token of more than min_ahead is not known.
-  static constexpr std::size_t buffer_bytes = std::size_t{1} << 18;
+  static constexpr std::size_t max_buffer = std::size_t{1} << 18;
   static constexpr std::ptrdiff_t min_ahead = std::ptrdiff_t{1} << 14;
   static constexpr std::size_t padding = 8;
 
@@ -167,6 +167,7 @@ class JsonWindow {
 
   const TextSource& source_;
   std::uint64_t offset_ = 0; // Of the source, behind what is in the buffer.
+  std::size_t buffer_bytes_;
   std::vector<char> buffer_;
   const char* pos_;
   const char* end_;  // Here the padding begins.

@@ -5,12 +5,21 @@
 #include <utility>
 
 namespace qwen3_mlx {
+namespace {
+
+std::launch policy_for(const Vocabulary& vocabulary) {
+  // Below this a thread costs more than it saves.
+  constexpr std::size_t min_tokens = 16384;
+  return vocabulary.size() < min_tokens
+      ? std::launch::deferred
+      : std::launch::async | std::launch::deferred;
+}
+
+} // namespace
 
 MergeTableBuilder::MergeTableBuilder(Vocabulary& vocabulary)
     : vocabulary_(vocabulary),
-      table_(std::async(std::launch::async | std::launch::deferred, [this] {
-        return build();
-      })) {}
+      table_(std::async(policy_for(vocabulary), [this] { return build(); })) {}
 
 MergeTableBuilder::~MergeTableBuilder() {
   close(); // The future then waits for the thread.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Makes the table of merges on a thread of its own while another reads them.
+// Makes the table of merges, of a large vocabulary on a thread of its own while
+// another reads them.
 #pragma once
 
 #include <condition_variable>
@@ -40,7 +41,7 @@ class MergeTableBuilder {
   std::condition_variable changed_;
   std::deque<SpelledMerges> waiting_; // Guarded by mutex_.
   bool is_closed_ = false;            // Guarded by mutex_.
-  // Without a thread to be had, it builds in finish().
+  // Without a thread it builds in finish().
   std::future<std::optional<MergeTable>> table_;
 };
 

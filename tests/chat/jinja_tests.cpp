@@ -82,6 +82,9 @@ INSTANTIATE_TEST_SUITE_P(
             "{{ [1.0, none, true] | tojson(indent=1) }}",
             "[\n 1.0,\n null,\n true\n]"},
         Case{"{{ l | sort | join(', ') }} {{ l | max }}", "1, 2, 3 3"},
+        Case{
+            "{{ {'b': 1, 'a': [{2: 1, 'x': 2, 1.5: 3}]} | pprint }}",
+            "{'a': [{1.5: 3, 2: 1, 'x': 2}], 'b': 1}"},
         Case{"{{ l | map('string') | list }}", "['3', '1', '2']"},
         Case{
             "{{ l | select('odd') | list }} {{ l | reject('gt', 1) | list }}",

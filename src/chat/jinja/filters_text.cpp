@@ -7,7 +7,6 @@
 #include "base/utf8.h"
 #include "chat/jinja/args.h"
 #include "chat/jinja/filters.h"
-#include "chat/jinja/json_dump.h"
 #include "chat/jinja/printf.h"
 #include "chat/jinja/string_literal.h"
 #include "chat/jinja/text.h"
@@ -368,47 +367,6 @@ Value file_size(Runtime& rt, const Value& in, Args args) {
   return rt.str(
       format_double(base * n_bytes / unit, 'f', 1) + " " + prefix +
       (binary ? "iB" : "B"));
-}
-
-Value to_json(Runtime& rt, const Value& in, Args args) {
-  Bound bound(
-      "tojson",
-      std::move(args),
-      {"ensure_ascii", "indent", "separators", "sort_keys"});
-  JsonDumpOptions options;
-  options.ensure_ascii = bound.truth(0, false);
-  options.sort_keys = bound.truth(3, false);
-  if (auto indent = bound.not_none(1)) {
-    if (indent->is_string()) {
-      options.indent = indent->as_string();
-    } else {
-      std::int64_t n = expect_integer(*indent);
-      if (n > 1000) {
-        throw Fault("tojson's indent is too large");
-      }
-      options.indent = std::string(
-          static_cast<std::size_t>(std::max<std::int64_t>(n, 0)), ' ');
-    }
-    options.item_separator = ",";
-  }
-  if (auto separators = bound.not_none(2)) {
-    std::vector<Value> parts = rt.to_vector(*separators);
-    if (parts.size() != 2 || !parts[0].is_string() || !parts[1].is_string()) {
-      throw Fault("tojson's separators must be two strings");
-    }
-    options.item_separator = parts[0].as_string();
-    options.key_separator = parts[1].as_string();
-  }
-  return rt.str(dump_json(rt, in, options));
-}
-
-Value pretty(Runtime& rt, const Value& in, Args args) {
-  expect_no_arguments("pprint", args);
-  std::string text = rt.repr(in);
-  if (text.size() > 80) {
-    throw Fault("pprint is provided for values of up to 80 characters");
-  }
-  return rt.str(std::move(text));
 }
 
 } // namespace qwen3_mlx::jinja::filters
