@@ -2,6 +2,8 @@
 // Where a model keeps its chat template and special tokens.
 #include <algorithm>
 #include <array>
+#include <cstdint>
+#include <limits>
 
 #include "base/file.h"
 #include "chat/json_value.h"
@@ -198,7 +200,9 @@ ChatTemplate load_gguf(const fs::path& path) {
        {"pad_token", "tokenizer.ggml.padding_token_id"}}};
   for (const auto& [name, key] : ids) {
     auto id = file.get_uint(key);
-    if (!id || texts == nullptr) {
+    // Some writers say "none" as the largest number.
+    if (!id || *id == std::numeric_limits<std::uint32_t>::max() ||
+        texts == nullptr) {
       continue;
     }
     if (*id >= texts->size()) {

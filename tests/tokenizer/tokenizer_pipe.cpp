@@ -3,9 +3,8 @@
 // scripts/parity_tokenizer.py and the benchmark script.
 //
 //   tokenizer_pipe PATH        serves
-//   tokenizer_pipe load PATH   prints milliseconds to load (wall, CPU) and KiB
-//   at
-//                              most
+//   tokenizer_pipe load PATH   prints milliseconds to load (wall, CPU time) and
+//                              the most KiB in use
 //
 // All numbers are little-endian uint32. A request is: operation, flags, count,
 // then `count` items of a length and that many bytes (encode) or ids (decode).

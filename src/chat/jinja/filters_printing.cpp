@@ -28,14 +28,17 @@ bool comes_before(const Value& a, const Value& b) {
 Value sort_keys(Runtime& rt, const Value& v) {
   rt.budget().charge();
   if (v.is_dict()) {
-    auto fields = v.as_dict().items();
+    std::vector<const Dict::Item*> fields;
+    for (const Dict::Item& field : v.as_dict().items()) {
+      fields.push_back(&field);
+    }
     std::stable_sort(
-        fields.begin(), fields.end(), [](const auto& a, const auto& b) {
-          return comes_before(a.first, b.first);
+        fields.begin(), fields.end(), [](const auto* a, const auto* b) {
+          return comes_before(a->first, b->first);
         });
     Dict sorted;
-    for (const auto& [key, value] : fields) {
-      sorted.set(sort_keys(rt, key), sort_keys(rt, value));
+    for (const Dict::Item* field : fields) {
+      sorted.set(sort_keys(rt, field->first), sort_keys(rt, field->second));
     }
     return Value::dict(std::move(sorted));
   }
