@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+#include <cstring>
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -114,27 +116,42 @@ TEST(CpuRows, RmsNormAgreesWithItsDefinition) {
 
 TEST(CpuRows, QuantizedRowsHoldTheirSums) {
   for (const int group : {16, 32, 64, 128}) {
-    const QuantizedRowLayout layout{256, group};
-    auto x = random_floats(256, 89);
+    const QuantizedRowLayout layout{512, group};
+    auto x = random_floats(512, 89);
     std::fill_n(x.begin(), 128, 0.0F); // whole groups of zeros
+    x[300] = 40.0F;                    // stands out: its group is fine
     expect_same_everywhere([&](const KernelTable& kernels) {
       std::vector<std::byte> row(layout.n_bytes());
       kernels.quantize_row(x.data(), layout, row.data());
       const auto groups = layout.num_groups();
+      const std::byte* const scales = row.data() + layout.scales_at();
+      std::int32_t fine[3]; // how many, the first's index and sum
+      std::memcpy(fine, row.data() + layout.fine_at(), sizeof(fine));
+      EXPECT_EQ(fine[0], 1) << group;
+      EXPECT_EQ(fine[1], 300 / group);
       for (std::size_t g = 0; g < groups; ++g) {
-        const float scale =
-            load_float(row.data() + layout.scales_at(), Float::f32, g);
-        int sum = 0;
+        const float scale = load_float(scales, Float::f32, g);
+        const bool is_fine = g == std::size_t(fine[1]);
+        double sum = 0;
+        int second_sum = 0;
         for (std::size_t idx = 0; idx < std::size_t(group); ++idx) {
           const auto at = g * std::size_t(group) + idx;
-          const auto code =
-              static_cast<std::int8_t>(std::to_integer<int>(row[at]));
-          EXPECT_NEAR(code * scale, x[at], 0.5001F * scale);
-          sum += code;
+          const auto code_at = [&](std::size_t place) {
+            return int{
+                static_cast<std::int8_t>(std::to_integer<int>(row[place]))};
+          };
+          const int second =
+              is_fine ? code_at(layout.second_codes_at() + at) : 0;
+          const double value = scale * (code_at(at) + second / 254.0);
+          EXPECT_NEAR(value, x[at], (is_fine ? 0.003 : 0.5001) * scale);
+          sum += value;
+          second_sum += second;
         }
-        EXPECT_EQ(
-            load_float(row.data() + layout.scales_at(), Float::f32, groups + g),
-            scale * float(sum));
+        EXPECT_NEAR(
+            load_float(scales, Float::f32, groups + g), sum, 1e-4 * scale);
+        if (is_fine) {
+          EXPECT_EQ(fine[2], second_sum);
+        }
       }
       return row;
     });

@@ -3,7 +3,8 @@
 // isa_*.cpp, inside the namespace of its vector type.
 //
 // int8:  acc += float(dot of the group) * (scale * x_scale), then
-//        acc += bias * x_sum, group after group.
+//        acc += bias * x_sum, group after group; then, for the fine groups,
+//        acc += float(dot of second codes) * (scale * x_scale / kFineSteps).
 // float: within each 64 columns even and odd columns are summed apart, then
 //        acc += even + odd.
 // Both orders hold for every number of rows. Memory: each weight byte is read
@@ -15,6 +16,41 @@
 inline constexpr int kPanelRows = 64;
 /// Columns of one partial sum of the float path.
 inline constexpr int kSumCols = 64;
+
+// What the second codes of a row's fine groups add.
+template <Codes codes>
+inline F32 add_fine_groups(
+    const PackedLayout& layout,
+    const QuantizedRowLayout& row_layout,
+    const std::byte* tile,
+    const std::byte* row,
+    F32 acc) {
+  const std::byte* const fine = row + row_layout.fine_at();
+  std::int32_t num_fine;
+  std::memcpy(&num_fine, fine, sizeof(num_fine));
+  const auto* const scales =
+      reinterpret_cast<const float*>(row + row_layout.scales_at());
+  for (std::int32_t idx = 0; idx < num_fine; ++idx) {
+    FineGroup group;
+    std::memcpy(
+        &group,
+        fine + sizeof(num_fine) + static_cast<std::size_t>(idx) * sizeof(group),
+        sizeof(group));
+    const auto at = static_cast<std::size_t>(group.idx);
+    const std::byte* const block = tile + at * layout.block_bytes();
+    const std::int8_t* const x = reinterpret_cast<const std::int8_t*>(row) +
+        row_layout.second_codes_at() +
+        at * static_cast<std::size_t>(layout.group);
+    I32 dot = set1_i(-kCodeOffset<codes> * group.code_sum);
+    block_dots<codes, 1>(block, layout.group, &x, &dot);
+    const F32 scale = load_any(block + layout.code_bytes(), layout.type, 0);
+    acc =
+        fma(to_float(dot),
+            mul(scale, set1(scales[at] / static_cast<float>(kFineSteps))),
+            acc);
+  }
+  return acc;
+}
 
 template <Codes codes, int num_rows>
 inline void tile_int8(
@@ -63,6 +99,10 @@ inline void tile_int8(
       }
     }
     tile += block_bytes;
+  }
+  const std::byte* const first = tile - num_groups * block_bytes;
+  for (int m = 0; m < num_rows; ++m) {
+    acc[m] = add_fine_groups<codes>(layout, row_layout, first, rows[m], acc[m]);
   }
 }
 
