@@ -4,12 +4,17 @@
 // same threads reach on plain memory. Weights are cycled through copies larger
 // than the caches, as a decode step meets them.
 //
-//   cpu_matmul_bench [threads] [isa]
+//   qwen3_mlx_cpu_matmul_bench [--threads N] [--isa NAME] [--bandwidth]
+//   [--json]
+//
+// --bandwidth measures the machine alone.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/cpu/isa.h"
@@ -20,6 +25,7 @@ namespace {
 
 namespace cpu = qwen3_mlx::cpu;
 using Clock = std::chrono::steady_clock;
+using Json = nlohmann::json;
 
 // Larger than the last-level cache of common machines.
 constexpr std::size_t kColdBytes = std::size_t{256} << 20;
@@ -86,11 +92,12 @@ struct Format {
   int group;
 };
 
+// Products of one shape and format at several numbers of rows.
 void run(
     const cpu::Context& context,
     const Shape& shape,
     const Format& format,
-    double bandwidth) {
+    Json& table) {
   const cpu::testing::TestMatrix matrix(
       {.rows = shape.rows,
        .cols = shape.cols,
@@ -124,38 +131,110 @@ void run(
     const double gbs = static_cast<double>(n_bytes) / seconds / 1e9;
     const double gops =
         2e-9 * static_cast<double>(count * rows * cols) / seconds;
+    table.push_back(
+        {{"shape", shape.name},
+         {"format", format.name},
+         {"batch", batch},
+         {"seconds", seconds},
+         {"gb_per_second", gbs},
+         {"gop_per_second", gops}});
+  }
+}
+
+// GOP/s of the best product of few columns, whose operands stay in the caches:
+// the kernels' own bound.
+double cached_gops(const cpu::Context& context) {
+  const cpu::testing::TestMatrix matrix(
+      {.rows = 256,
+       .cols = 1024,
+       .format = cpu::SourceFormat::affine,
+       .bits = 4,
+       .group = 64,
+       .type = cpu::Float::bf16},
+      1);
+  const cpu::testing::TestPacked packed(matrix.source);
+  constexpr int kBatch = 64;
+  const auto x = cpu::testing::random_floats(kBatch * 1024, 2);
+  std::vector<float> out(kBatch * 256);
+  const double seconds = median_seconds(65, [&] {
+    cpu::linear(
+        context,
+        {x.data(), cpu::Float::f32, 1024},
+        kBatch,
+        {packed.layout, packed.data.data()},
+        {},
+        {out.data(), cpu::Float::f32, 256});
+  });
+  return 2e-9 * kBatch * 256 * 1024 / seconds;
+}
+
+struct Options {
+  int threads = 0;
+  std::string isa;
+  bool bandwidth_only = false;
+  bool json = false;
+};
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int idx = 1; idx < argc; ++idx) {
+    const std::string_view word = argv[idx];
+    const bool has_value = idx + 1 < argc;
+    if (word == "--threads" && has_value) {
+      options.threads = std::atoi(argv[++idx]);
+    } else if (word == "--isa" && has_value) {
+      options.isa = argv[++idx];
+    } else if (word == "--bandwidth") {
+      options.bandwidth_only = true;
+    } else if (word == "--json") {
+      options.json = true;
+    } else {
+      std::fprintf(
+          stderr,
+          "usage: qwen3_mlx_cpu_matmul_bench [--threads N] [--isa NAME] "
+          "[--bandwidth] [--json]\n");
+      std::exit(2);
+    }
+  }
+  return options;
+}
+
+void print(const Json& found) {
+  const double bandwidth = found["read_bandwidth"];
+  std::printf(
+      "%d threads, %s, read bandwidth %.1f GB/s\n",
+      found["threads"].get<int>(),
+      found["isa"].get<std::string>().c_str(),
+      bandwidth);
+  for (const Json& row : found["products"]) {
+    const double gbs = row["gb_per_second"];
     std::printf(
-        "%-14s %-10s %5d %9.1f us %7.1f GB/s %5.0f %% %8.1f GOP/s\n",
-        shape.name,
-        format.name,
-        batch,
-        seconds * 1e6,
+        "%-14s %-10s %5d rows %9.1f us %7.1f GB/s %5.0f %% %8.1f GOP/s\n",
+        row["shape"].get<std::string>().c_str(),
+        row["format"].get<std::string>().c_str(),
+        row["batch"].get<int>(),
+        row["seconds"].get<double>() * 1e6,
         gbs,
         100 * gbs / bandwidth,
-        gops);
+        row["gop_per_second"].get<double>());
   }
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
-  qwen3_mlx::ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 0);
-  const cpu::KernelTable& kernels =
-      argc > 2 ? cpu::find_kernels(argv[2]) : cpu::select_kernels();
-  const double bandwidth = read_bandwidth(pool);
-  std::printf(
-      "%d threads, %s, read bandwidth %.1f GB/s\n"
-      "%-14s %-10s %5s %12s %12s %7s %14s\n",
-      pool.size(),
-      std::string(kernels.name).c_str(),
-      bandwidth,
-      "shape",
-      "format",
-      "rows",
-      "time",
-      "weights",
-      "of it",
-      "operations");
+  const Options options = parse(argc, argv);
+  qwen3_mlx::ThreadPool pool(options.threads);
+  const cpu::KernelTable& kernels = options.isa.empty()
+      ? cpu::select_kernels()
+      : cpu::find_kernels(options.isa);
+  const cpu::Context context{pool, kernels};
+  Json found{
+      {"threads", pool.size()},
+      {"isa", std::string(kernels.name)},
+      {"read_bandwidth", read_bandwidth(pool)},
+      {"cached_gop_per_second", cached_gops(context)},
+      {"products", Json::array()}};
   const Shape shapes[] = {
       {"0.6B gate/up", 6144, 1024},
       {"0.6B down", 1024, 3072},
@@ -169,8 +248,15 @@ int main(int argc, char** argv) {
       {"bf16", cpu::SourceFormat::plain, 0, 0}};
   for (const Shape& shape : shapes) {
     for (const Format& format : formats) {
-      run({pool, kernels}, shape, format, bandwidth);
+      if (!options.bandwidth_only) {
+        run(context, shape, format, found["products"]);
+      }
     }
+  }
+  if (options.json) {
+    std::puts(found.dump(1).c_str());
+  } else {
+    print(found);
   }
   return 0;
 }

@@ -1,0 +1,302 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Speed on the CPU beside llama.cpp and ik_llama.cpp, in one run.
+
+    compare_cpu.py --ours BUILD/src/cli/qwen3-mlx --ggufs DIR --configs DIR \\
+        --llama-bench FILE --ik-llama-bench FILE --llama-batched-bench FILE \\
+        --bandwidth-bench BUILD/benchmarks/kernels/qwen3_mlx_cpu_matmul_bench \\
+        [--cases NAME,...] [--rounds 5] [--threads 2] [--out FILE]
+    compare_cpu.py --table FILE
+
+Contestants take turns, one process each, so that what else happens on the
+machine meets all alike; figures are medians over the rounds. Weights are random:
+ours come from --configs/MODEL/config.json, theirs from --ggufs/MODEL-TYPE.gguf.
+llama.cpp is given the better of flash attention on and off, ik_llama.cpp
+repacks at run time. A case measured again replaces its former figures in --out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+# The least that ours shall be, as a multiple of the peer's best.
+DECODE = {"llama.cpp": 1.4, "ik_llama.cpp": 1.2}
+PREFILL = {"llama.cpp": 2.5, "ik_llama.cpp": 2.0}
+MOE_PREFILL = {"llama.cpp": 3.0, "ik_llama.cpp": 2.0}
+DENSE = {"llama.cpp": 1.1}
+BATCH = {"llama.cpp": 2.0}
+OWN_FILE = {"llama.cpp": 1.4}
+
+
+def case(name, model, phase, length, goal, formats=("g64", "g32"), types=("q4_0", "q4_1")):
+    return {"name": name, "model": model, "phase": phase, "length": length,
+            "goal": goal, "formats": formats, "types": types}
+
+
+CASES = [
+    case("0.6B-decode-128", "0.6B", "decode", 128, DECODE),
+    case("0.6B-decode-1024", "0.6B", "decode", 1024, DECODE),
+    case("0.6B-decode-4096", "0.6B", "decode", 4096, DECODE),
+    case("1.7B-decode-512", "1.7B", "decode", 512, DECODE),
+    case("4B-decode-512", "4B", "decode", 512, DECODE),
+    case("30B-A3B@8-decode-512", "30B-A3B@8", "decode", 512, DECODE),
+    case("0.6B-bf16-decode-512", "0.6B", "decode", 512, DENSE, ("bf16",), ("bf16",)),
+    case("0.6B-prefill-512", "0.6B", "prefill", 512, PREFILL),
+    case("0.6B-prefill-4096", "0.6B", "prefill", 4096, PREFILL),
+    case("1.7B-prefill-512", "1.7B", "prefill", 512, PREFILL),
+    case("4B-prefill-512", "4B", "prefill", 512, PREFILL),
+    case("30B-A3B@8-prefill-512", "30B-A3B@8", "prefill", 512, MOE_PREFILL),
+    case("0.6B-bf16-prefill-512", "0.6B", "prefill", 512, DENSE, ("bf16",), ("bf16",)),
+    case("0.6B-batch-8", "0.6B", "batch", 128, BATCH),
+    case("4B-batch-8", "4B", "batch", 128, BATCH),
+    case("default-decode-128", "default", "decode", 128, OWN_FILE, ("file",), ("file",)),
+    case("default-prefill-512", "default", "prefill", 512, OWN_FILE, ("file",), ("file",)),
+]
+GENERATED = 32  # tokens of a decode run
+SEQUENCES = 8
+
+
+def output_of(command, options, env=None):
+    command = [*options.prefix, *map(str, command)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def ours(entry, form, options):
+    command = [options.ours, "bench", "--json", "-n", 1, "--device", "cpu",
+               "-t", options.threads, *options.our_options]
+    if form == "file":
+        command += ["--model", options.default_model]
+    else:
+        command += ["--random", "--model",
+                    options.configs / entry["model"] / "config.json"]
+        if form != "bf16":
+            command += ["--q-bits", 4, "--q-group-size", form[1:]]
+    generated = 2 if entry["phase"] == "prefill" else GENERATED
+    command += ["-p", entry["length"], "-g", generated]
+    if entry["phase"] == "batch":
+        command += ["-b", SEQUENCES]
+    found = json.loads(output_of(command, options))
+    key = "prompt_tps" if entry["phase"] == "prefill" else "generation_tps"
+    return found["average"][key]
+
+
+def gguf(entry, kind, options):
+    if kind == "file":
+        return options.default_model
+    return options.ggufs / f"{entry['model']}-{kind}.gguf"
+
+
+def llama_bench(program, entry, kind, options, extra, depth):
+    command = [program, "-m", gguf(entry, kind, options), "-t", options.threads,
+               "-r", 1, "-o", "json", *extra]
+    if entry["phase"] == "prefill":
+        command += ["-p", entry["length"], "-n", 0]
+    else:
+        command += ["-p", 0, "-n", depth[0] and GENERATED, *depth[1:]]
+    env = dict(os.environ, LD_LIBRARY_PATH=str(program.parent))
+    text = output_of(command, options, env)
+    rows = json.loads(text[text.index("["):text.rindex("]") + 1])
+    return max(row["avg_ts"] for row in rows)
+
+
+def llama(entry, kind, options):
+    if entry["phase"] == "batch":
+        return batched(entry, kind, options)
+    return llama_bench(options.llama_bench, entry, kind, options, ["-fa", "0,1"],
+                       [1, "-d", entry["length"]])
+
+
+def batched(entry, kind, options):
+    program = options.llama_batched_bench
+    command = [program, "-m", gguf(entry, kind, options), "-t", options.threads,
+               "-c", 4096, "-npp", entry["length"], "-ntg", GENERATED,
+               "-npl", SEQUENCES, "-fa", "on", "--output-format", "jsonl"]
+    env = dict(os.environ, LD_LIBRARY_PATH=str(program.parent))
+    for line in output_of(command, options, env).splitlines():
+        if line.startswith("{"):
+            return json.loads(line)["speed_tg"]
+    sys.exit("llama-batched-bench printed no figures")
+
+
+def ik_llama(entry, kind, options):
+    # -gp: tokens generated behind a prompt, whose time does not count.
+    return llama_bench(options.ik_llama_bench, entry, kind, options,
+                       ["-rtr", 1, "-fa", 1],
+                       [0, "-gp", f"{entry['length']},{GENERATED}"])
+
+
+def contestants(entry, options):
+    """Pairs of (name, how to measure)."""
+    found = []
+    for form in entry["formats"]:
+        found.append((f"ours {form}", lambda form=form: ours(entry, form, options)))
+    for kind in entry["types"]:
+        if options.llama_bench:
+            found.append((f"llama.cpp {kind}",
+                          lambda kind=kind: llama(entry, kind, options)))
+        if options.ik_llama_bench and entry["phase"] != "batch":
+            found.append((f"ik_llama.cpp {kind}",
+                          lambda kind=kind: ik_llama(entry, kind, options)))
+    return found
+
+
+def kv_bytes(entry, options):
+    """Bytes of keys and values that a token in the middle of the run reads."""
+    if entry["model"] == "default":
+        return 0
+    config = json.loads((options.configs / entry["model"] / "config.json").read_text())
+    return (2 * 2 * config["num_hidden_layers"] * config["num_key_value_heads"] *
+            config["head_dim"] * (entry["length"] + GENERATED // 2))
+
+
+def weight_bytes(entry, form, options):
+    """Bytes of the weights that a token reads: of the experts, those it is
+    routed to; of the embedding, only the output layer."""
+    if entry["model"] == "default":
+        return options.default_model.stat().st_size
+    config = json.loads((options.configs / entry["model"] / "config.json").read_text())
+    hidden = config["hidden_size"]
+    attention = hidden * config["head_dim"] * 2 * (
+        config["num_attention_heads"] + config["num_key_value_heads"])
+    if "num_experts" in config:
+        inner = config["moe_intermediate_size"] * config["num_experts_per_tok"]
+    else:
+        inner = config["intermediate_size"]
+    count = (config["num_hidden_layers"] * (attention + 3 * hidden * inner) +
+             config["vocab_size"] * hidden)
+    bits = 16 if form == "bf16" else 4 + 32 / int(form[1:])  # scale and bias a group
+    return count * bits / 8
+
+
+def measure(entry, options):
+    values = {name: [] for name, _ in contestants(entry, options)}
+    for number in range(options.rounds):
+        for name, run in contestants(entry, options):
+            speed = run()
+            values[name].append(speed)
+            print(f"  {entry['name']} {number + 1}/{options.rounds} {name}: {speed:.2f}",
+                  file=sys.stderr, flush=True)
+    result = {**entry, "tokens_per_second": values}
+    if entry["phase"] == "decode" and options.bandwidth_bench:
+        found = json.loads(output_of(
+            [options.bandwidth_bench, "--bandwidth", "--json", "--threads",
+             options.threads], options))
+        result["read_bandwidth"] = found["read_bandwidth"]
+        result["bytes_per_token"] = {
+            f"ours {form}": weight_bytes(entry, form, options) + kv_bytes(entry, options)
+            for form in entry["formats"]}
+    return result
+
+
+def machine():
+    name = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.split(":")[1].strip()
+            break
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def median(result, name):
+    return statistics.median(result["tokens_per_second"][name])
+
+
+def summary(result):
+    """(our best median, peer -> (its best median, our ratio, the goal))."""
+    names = result["tokens_per_second"]
+    best = max(median(result, name) for name in names if name.startswith("ours"))
+    peers = {}
+    for peer, goal in result["goal"].items():
+        of_peer = [name for name in names if name.startswith(f"{peer} ")]
+        if goal == DECODE["ik_llama.cpp"] and peer == "ik_llama.cpp":
+            of_peer = [name for name in of_peer if name.endswith("q4_0")] or of_peer
+        if of_peer:
+            theirs = max(median(result, name) for name in of_peer)
+            peers[peer] = (theirs, best / theirs, goal)
+    return best, peers
+
+
+def table(document):
+    lines = [f"{document['machine']}, {document['threads']} threads, tokens/s, medians", "",
+             "| case | ours | llama.cpp | ratio | goal | ik_llama.cpp | ratio | goal | of bandwidth |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for result in document["cases"]:
+        best, peers = summary(result)
+        cells = [result["name"], " / ".join(
+            f"{median(result, name):.1f} ({name.split()[1]})"
+            for name in result["tokens_per_second"] if name.startswith("ours"))]
+        for peer in ("llama.cpp", "ik_llama.cpp"):
+            if peer in peers:
+                theirs, ratio, goal = peers[peer]
+                mark = "" if ratio >= goal else " **below**"
+                cells += [f"{theirs:.1f}", f"{ratio:.2f}{mark}", f"{goal}"]
+            else:
+                cells += ["", "", ""]
+        if "read_bandwidth" in result:
+            shares = [f"{median(result, name) * n_bytes / 1e9 / result['read_bandwidth']:.0%}"
+                      for name, n_bytes in result["bytes_per_token"].items()]
+            cells.append(f"{' / '.join(shares)} of {result['read_bandwidth']:.1f} GB/s")
+        else:
+            cells.append("")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ours", type=Path)
+    parser.add_argument("--our-options", default="", help="more options of ours")
+    parser.add_argument("--configs", type=Path)
+    parser.add_argument("--ggufs", type=Path)
+    parser.add_argument("--default-model", type=Path)
+    parser.add_argument("--llama-bench", type=Path)
+    parser.add_argument("--llama-batched-bench", type=Path)
+    parser.add_argument("--ik-llama-bench", type=Path)
+    parser.add_argument("--bandwidth-bench", type=Path)
+    parser.add_argument("--cases", default="", help="names or parts of names")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prefix", default="", help="put before each command")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path, help="print a result again")
+    options = parser.parse_args()
+    options.prefix = options.prefix.split()
+    options.our_options = options.our_options.split()
+    return options
+
+
+def main():
+    options = arguments()
+    if options.table:
+        print(table(json.loads(options.table.read_text())))
+        return
+    wanted = [part for part in options.cases.split(",") if part]
+    document = {"machine": machine(), "threads": options.threads, "cases": []}
+    if options.out and options.out.exists():
+        document = json.loads(options.out.read_text())
+    for entry in CASES:
+        if wanted and not any(part in entry["name"] for part in wanted):
+            continue
+        if entry["model"] == "default" and not options.default_model:
+            continue
+        result = measure(entry, options)
+        known = {old["name"]: old for old in document["cases"]}
+        known[entry["name"]] = result
+        document["cases"] = [known[known_case["name"]] for known_case in CASES
+                             if known_case["name"] in known]
+        if options.out:
+            options.out.write_text(json.dumps(document, indent=1) + "\n")
+    print(table(document))
+
+
+if __name__ == "__main__":
+    main()
