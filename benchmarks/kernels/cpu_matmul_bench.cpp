@@ -97,6 +97,7 @@ void run(
     const cpu::Context& context,
     const Shape& shape,
     const Format& format,
+    int only_batch,
     Json& table) {
   const cpu::testing::TestMatrix matrix(
       {.rows = shape.rows,
@@ -114,6 +115,9 @@ void run(
   const auto rows = static_cast<std::size_t>(shape.rows);
   std::size_t next = 0;
   for (const int batch : {1, 2, 4, 8, 16, 128, 512}) {
+    if (only_batch != 0 && batch != only_batch) {
+      continue;
+    }
     const auto count = static_cast<std::size_t>(batch);
     const auto x = cpu::testing::random_floats(count * cols, 2);
     std::vector<float> out(count * rows);
@@ -171,6 +175,8 @@ double cached_gops(const cpu::Context& context) {
 struct Options {
   int threads = 0;
   std::string isa;
+  std::string shape; ///< Part of a name.
+  int batch = 0;     ///< 0: all.
   bool bandwidth_only = false;
   bool json = false;
 };
@@ -184,6 +190,10 @@ Options parse(int argc, char** argv) {
       options.threads = std::atoi(argv[++idx]);
     } else if (word == "--isa" && has_value) {
       options.isa = argv[++idx];
+    } else if (word == "--shape" && has_value) {
+      options.shape = argv[++idx];
+    } else if (word == "--batch" && has_value) {
+      options.batch = std::atoi(argv[++idx]);
     } else if (word == "--bandwidth") {
       options.bandwidth_only = true;
     } else if (word == "--json") {
@@ -192,7 +202,7 @@ Options parse(int argc, char** argv) {
       std::fprintf(
           stderr,
           "usage: qwen3_mlx_cpu_matmul_bench [--threads N] [--isa NAME] "
-          "[--bandwidth] [--json]\n");
+          "[--bandwidth] [--shape PART] [--batch N] [--json]\n");
       std::exit(2);
     }
   }
@@ -248,8 +258,10 @@ int main(int argc, char** argv) {
       {"bf16", cpu::SourceFormat::plain, 0, 0}};
   for (const Shape& shape : shapes) {
     for (const Format& format : formats) {
-      if (!options.bandwidth_only) {
-        run(context, shape, format, found["products"]);
+      const std::string name = std::string(shape.name) + " " + format.name;
+      if (!options.bandwidth_only &&
+          name.find(options.shape) != std::string::npos) {
+        run(context, shape, format, options.batch, found["products"]);
       }
     }
   }

@@ -116,7 +116,7 @@ TEST(CpuRows, RmsNormAgreesWithItsDefinition) {
 
 TEST(CpuRows, QuantizedRowsHoldTheirSums) {
   for (const int group : {16, 32, 64, 128}) {
-    const QuantizedRowLayout layout{512, group};
+    const QuantizedLayout layout{512, group};
     auto x = random_floats(512, 89);
     std::fill_n(x.begin(), 128, 0.0F); // whole groups of zeros
     x[300] = 40.0F;                    // stands out: its group is fine
@@ -126,7 +126,7 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
       const auto groups = layout.num_groups();
       const std::byte* const scales = row.data() + layout.scales_at();
       std::int32_t fine[3]; // how many, the first's index and sum
-      std::memcpy(fine, row.data() + layout.fine_at(), sizeof(fine));
+      std::memcpy(fine, row.data() + layout.num_fine_at(0), sizeof(fine));
       EXPECT_EQ(fine[0], 1) << group;
       EXPECT_EQ(fine[1], 300 / group);
       for (std::size_t g = 0; g < groups; ++g) {
@@ -141,7 +141,7 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
                 static_cast<std::int8_t>(std::to_integer<int>(row[place]))};
           };
           const int second =
-              is_fine ? code_at(layout.second_codes_at() + at) : 0;
+              is_fine ? code_at(layout.second_codes_at(0) + at) : 0;
           const double value = scale * (code_at(at) + second / 254.0);
           EXPECT_NEAR(value, x[at], (is_fine ? 0.003 : 0.5001) * scale);
           sum += value;

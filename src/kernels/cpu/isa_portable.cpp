@@ -18,6 +18,7 @@ namespace {
 
 const KernelTable table{
     .name = "portable",
+    .max_block_rows = kMaxRows,
     .load_row = load_row,
     .store_row = store_row,
     .rms_norm = rms_norm,

@@ -36,32 +36,48 @@ struct FineGroup {
   std::int32_t code_sum; ///< Of its second codes.
 };
 
-/// An activation row in int8: a code for each element, then for each group a
-/// scale, the scaled sum of its elements (float32) and the sum of its codes
-/// (int32); then the number of fine groups (int32) and those.
+/// Activation rows in int8, a block of `num_rows` that meet the weights
+/// together: their codes, four columns of each row after the other
+/// [cols / 4][num_rows][4]; then for each group and row a scale
+/// [groups][num_rows], likewise the scaled sum of its elements (float32) and
+/// the sum of its codes (int32); then the rows' fine parts.
 ///
 /// A group whose largest element stands out from the row is fine: second codes
 /// give what remains of its elements, in parts of a step, so that they are not
 /// lost beside the large one. Few groups are fine, and most of the error of
-/// plain int8 comes from them.
-struct QuantizedRowLayout {
+/// plain int8 comes from them. A row's fine part is its second codes [cols],
+/// the number of fine groups (int32) and those.
+struct QuantizedLayout {
   int cols = 0;
   int group = 0;
+  int num_rows = 1;
 
   QWEN3_MLX_INLINE std::size_t num_groups() const {
     return static_cast<std::size_t>(cols / group);
   }
-  QWEN3_MLX_INLINE std::size_t second_codes_at() const {
+  /// Of one row's codes.
+  QWEN3_MLX_INLINE std::size_t code_bytes() const {
     return round_up(static_cast<std::size_t>(cols), 64);
   }
-  QWEN3_MLX_INLINE std::size_t scales_at() const {
-    return 2 * second_codes_at();
+  /// Scales, or sums, of all rows.
+  QWEN3_MLX_INLINE std::size_t num_scales() const {
+    return num_groups() * static_cast<std::size_t>(num_rows);
   }
-  QWEN3_MLX_INLINE std::size_t fine_at() const {
-    return scales_at() + 12 * num_groups();
+  QWEN3_MLX_INLINE std::size_t scales_at() const {
+    return static_cast<std::size_t>(num_rows) * code_bytes();
+  }
+  QWEN3_MLX_INLINE std::size_t fine_bytes() const {
+    return round_up(code_bytes() + 4 + sizeof(FineGroup) * num_groups(), 64);
+  }
+  QWEN3_MLX_INLINE std::size_t second_codes_at(int row) const {
+    return round_up(scales_at() + 12 * num_scales(), 64) +
+        static_cast<std::size_t>(row) * fine_bytes();
+  }
+  QWEN3_MLX_INLINE std::size_t num_fine_at(int row) const {
+    return second_codes_at(row) + code_bytes();
   }
   QWEN3_MLX_INLINE std::size_t n_bytes() const {
-    return round_up(fine_at() + 4 + sizeof(FineGroup) * num_groups(), 64);
+    return second_codes_at(num_rows);
   }
 };
 
@@ -71,10 +87,12 @@ struct MatmulJob {
   PackedLayout layout;
   const std::byte* weights = nullptr;
   int num_rows = 0;
-  /// One pointer a row, into either quantized rows or float32 rows (exact, and
+  /// Activations are either blocks of quantized rows, block_rows in each but
+  /// perhaps the last, or one pointer a row into float32 rows (exact, and
   /// always for plain weights). Float rows are readable up to 64 columns
   /// rounded up, zeros beyond layout.cols.
   const std::byte* const* quantized = nullptr;
+  int block_rows = 0;
   const float* const* floats = nullptr;
   void* const* out = nullptr; ///< [num_rows] pointers to rows of out_type.
   Float out_type = Float::f32;
@@ -158,6 +176,8 @@ attention_scratch(int num_rows, int head_dim) {
 
 struct KernelTable {
   std::string_view name;
+  /// Rows that meet a weight together, while it is in registers.
+  int max_block_rows = 1;
   /// Reads `count` elements as float32 and sets zeros up to a multiple of 64.
   void (*load_row)(const void* from, Float type, int count, float* to);
   /// Rounds `count` floats to `type`.
@@ -169,10 +189,10 @@ struct KernelTable {
       const void* weight,
       Float weight_type,
       float eps);
-  /// x holds zeros beyond `layout.cols`.
+  /// Makes a block of one row; x holds zeros beyond `layout.cols`.
   void (*quantize_row)(
       const float* x,
-      const QuantizedRowLayout& layout,
+      const QuantizedLayout& layout,
       std::byte* to);
   /// out = silu(gate) * up, padded as load_row pads.
   void (*swiglu)(const float* gate, const float* up, int count, float* out);

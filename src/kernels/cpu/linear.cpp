@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu/activations.h"
 #include "kernels/cpu/packed_matrix.h"
 
 namespace qwen3_mlx::cpu {
@@ -74,67 +75,6 @@ bool fits_gated_tiles(const PackedLayout& layout) {
 
 } // namespace
 
-Activations::Activations(
-    const Context& context,
-    const Rows& x,
-    int num_rows,
-    const PackedLayout& layout,
-    const std::optional<RmsNorm>& norm) {
-  const KernelTable& kernels = context.kernels;
-  const auto count = static_cast<std::size_t>(num_rows);
-  const std::size_t padded =
-      round_up(static_cast<std::size_t>(layout.cols), 64);
-  const bool as_floats = context.exact || layout.codes == Codes::plain;
-  const QuantizedRowLayout row_layout{layout.cols, layout.group};
-  const std::size_t row_bytes =
-      as_floats ? padded * sizeof(float) : row_layout.n_bytes();
-  data_ = make_scratch<std::byte>(count * row_bytes);
-  const auto prepare = [&](std::size_t row, float* to) {
-    kernels.load_row(x.row(row), x.type, layout.cols, to);
-    if (norm) {
-      kernels.rms_norm(
-          to, layout.cols, norm->weight.data, norm->weight.type, norm->eps);
-    }
-  };
-  if (as_floats) {
-    floats_.resize(count);
-  } else {
-    quantized_.resize(count);
-  }
-  for_each_row(context, num_rows, [&](int row_idx) {
-    const auto row = static_cast<std::size_t>(row_idx);
-    std::byte* const to = data_.get() + row * row_bytes;
-    if (as_floats) {
-      auto* const floats = reinterpret_cast<float*>(to);
-      prepare(row, floats);
-      floats_[row] = floats;
-      return;
-    }
-    const auto floats = make_scratch<float>(padded);
-    prepare(row, floats.get());
-    kernels.quantize_row(floats.get(), row_layout, to);
-    quantized_[row] = to;
-  });
-}
-
-void Activations::bind(MatmulJob& job, int first_row) const {
-  job.quantized = quantized_.empty() ? nullptr : quantized_.data() + first_row;
-  job.floats = floats_.empty() ? nullptr : floats_.data() + first_row;
-}
-
-Activations::Gathered Activations::gather(const std::vector<int>& rows) const {
-  Gathered gathered;
-  for (const int row : rows) {
-    const auto idx = static_cast<std::size_t>(row);
-    if (quantized_.empty()) {
-      gathered.floats.push_back(floats_[idx]);
-    } else {
-      gathered.quantized.push_back(quantized_[idx]);
-    }
-  }
-  return gathered;
-}
-
 void linear(
     const Context& context,
     const Rows& x,
@@ -143,9 +83,10 @@ void linear(
     const LinearOptions& options,
     const MutableRows& out) {
   const auto count = static_cast<std::size_t>(num_rows);
-  const Activations activations(context, x, num_rows, w.layout, options.norm);
+  const Activations activations(
+      context, x, num_rows, w.layout, Activations::Use::together, options.norm);
   MatmulJob job{.layout = w.layout, .weights = w.data, .num_rows = num_rows};
-  activations.bind(job, 0);
+  activations.bind(job);
   if (options.bias) {
     job.bias = options.bias->data;
     job.bias_type = options.bias->type;
@@ -245,7 +186,8 @@ void grouped_product(
     int last_tile;
   };
   std::vector<Unit> units;
-  for (std::size_t idx = 0; idx < groups.size(); ++idx) {
+  context.pool.parallel_for(static_cast<int>(groups.size()), [&](int group) {
+    const auto idx = static_cast<std::size_t>(group);
     Part& part = parts[idx];
     std::vector<int> rows;
     for (const int pair : groups[idx].pairs) {
@@ -253,17 +195,17 @@ void grouped_product(
       part.out.push_back(out.row(static_cast<std::size_t>(pair)));
     }
     part.rows = x.gather(rows);
+    part.rows.bind(part.job);
     part.job.layout = w.layout;
     part.job.weights = w.data +
         static_cast<std::size_t>(groups[idx].expert) * w.layout.n_bytes();
     part.job.num_rows = static_cast<int>(rows.size());
-    part.job.quantized =
-        part.rows.quantized.empty() ? nullptr : part.rows.quantized.data();
-    part.job.floats =
-        part.rows.floats.empty() ? nullptr : part.rows.floats.data();
     part.job.out = part.out.data();
     part.job.out_type = out.type;
     part.job.up_tile_offset = up_tile_offset;
+  });
+  for (std::size_t idx = 0; idx < groups.size(); ++idx) {
+    const Part& part = parts[idx];
     const int tiles = output_tiles(part.job);
     const int step = std::max(1, tiles / (2 * context.pool.size()));
     for (int tile = 0; tile < tiles; tile += step) {
@@ -299,7 +241,8 @@ void experts_mlp(
       make_scratch<float>(static_cast<std::size_t>(num_pairs) * stride);
   const MutableRows hidden_rows{hidden.get(), Float::f32, stride};
   {
-    const Activations activations(context, x, num_tokens, gate_up, norm);
+    const Activations activations(
+        context, x, num_tokens, gate_up, Activations::Use::apart, norm);
     grouped_product(
         context,
         activations,
@@ -310,7 +253,8 @@ void experts_mlp(
         [&](int pair) { return pair / top_k; });
   }
   if (w.up) {
-    const Activations activations(context, x, num_tokens, w.up->layout, norm);
+    const Activations activations(
+        context, x, num_tokens, w.up->layout, Activations::Use::apart, norm);
     grouped_product(
         context,
         activations,
@@ -338,7 +282,8 @@ void experts_mlp(
       context,
       Rows{hidden.get(), Float::f32, stride},
       num_pairs,
-      w.down.layout);
+      w.down.layout,
+      Activations::Use::apart);
   grouped_product(context, activations, groups, w.down, 0, out, [](int pair) {
     return pair;
   });

@@ -2,41 +2,11 @@
 // Products of activations with packed matrices, with what is fused to them.
 #pragma once
 
-#include <memory>
 #include <optional>
-#include <vector>
 
 #include "kernels/cpu/context.h"
 
 namespace qwen3_mlx::cpu {
-
-/// Activations made ready for matrices of one group size: normalized if asked,
-/// then int8 rows, or float32 rows in exact mode and for plain weights.
-class Activations {
- public:
-  /// x: num_rows rows of layout.cols elements.
-  Activations(
-      const Context& context,
-      const Rows& x,
-      int num_rows,
-      const PackedLayout& layout,
-      const std::optional<RmsNorm>& norm = {});
-
-  /// Points `job` at rows [first_row, first_row + job.num_rows).
-  void bind(MatmulJob& job, int first_row) const;
-  /// Row pointers of `job` come from `rows` (indices of rows here), which
-  /// `storage` keeps.
-  struct Gathered {
-    std::vector<const std::byte*> quantized;
-    std::vector<const float*> floats;
-  };
-  Gathered gather(const std::vector<int>& rows) const;
-
- private:
-  std::unique_ptr<std::byte[]> data_;
-  std::vector<const std::byte*> quantized_;
-  std::vector<const float*> floats_;
-};
 
 /// What a product adds to x W^T.
 struct LinearOptions {

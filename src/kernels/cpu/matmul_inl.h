@@ -8,69 +8,71 @@
 // float: within each 64 columns even and odd columns are summed apart, then
 //        acc += even + odd.
 // Both orders hold for every number of rows. Memory: each weight byte is read
-// once for every kMaxRows rows (once in all for decode); a decode step is
-// bound by that.
+// from the cache once for every kMaxRows rows and from memory once for every
+// kPanelRows; a decode step is bound by that.
 
 /// Rows that pass over a run of tiles together: their activations and the run
 /// stay in the L2 cache.
-inline constexpr int kPanelRows = 64;
+inline constexpr int kPanelRows = 60;
 /// Columns of one partial sum of the float path.
 inline constexpr int kSumCols = 64;
 
-// What the second codes of a row's fine groups add.
-template <Codes codes>
-inline F32 add_fine_groups(
+// What the second codes of a block's rows add.
+template <Codes codes, int num_rows>
+inline void add_fine_groups(
     const PackedLayout& layout,
-    const QuantizedRowLayout& row_layout,
+    const QuantizedLayout& x_layout,
     const std::byte* tile,
-    const std::byte* row,
-    F32 acc) {
-  const std::byte* const fine = row + row_layout.fine_at();
-  std::int32_t num_fine;
-  std::memcpy(&num_fine, fine, sizeof(num_fine));
+    const std::byte* rows,
+    F32* acc) {
   const auto* const scales =
-      reinterpret_cast<const float*>(row + row_layout.scales_at());
-  for (std::int32_t idx = 0; idx < num_fine; ++idx) {
-    FineGroup group;
-    std::memcpy(
-        &group,
-        fine + sizeof(num_fine) + static_cast<std::size_t>(idx) * sizeof(group),
-        sizeof(group));
-    const auto at = static_cast<std::size_t>(group.idx);
-    const std::byte* const block = tile + at * layout.block_bytes();
-    const std::int8_t* const x = reinterpret_cast<const std::int8_t*>(row) +
-        row_layout.second_codes_at() +
-        at * static_cast<std::size_t>(layout.group);
-    I32 dot = set1_i(-kCodeOffset<codes> * group.code_sum);
-    block_dots<codes, 1>(block, layout.group, &x, &dot);
-    const F32 scale = load_any(block + layout.code_bytes(), layout.type, 0);
-    acc =
-        fma(to_float(dot),
-            mul(scale, set1(scales[at] / static_cast<float>(kFineSteps))),
-            acc);
+      reinterpret_cast<const float*>(rows + x_layout.scales_at());
+  for (int m = 0; m < num_rows; ++m) {
+    const std::byte* fine = rows + x_layout.num_fine_at(m);
+    std::int32_t num_fine;
+    std::memcpy(&num_fine, fine, sizeof(num_fine));
+    fine += sizeof(num_fine);
+    for (; num_fine > 0; --num_fine, fine += sizeof(FineGroup)) {
+      FineGroup group;
+      std::memcpy(&group, fine, sizeof(group));
+      const auto at = static_cast<std::size_t>(group.idx);
+      const std::byte* const block = tile + at * layout.block_bytes();
+      const auto* const x = reinterpret_cast<const std::int8_t*>(rows) +
+          x_layout.second_codes_at(m) +
+          at * static_cast<std::size_t>(layout.group);
+      I32 dot = set1_i(-kCodeOffset<codes> * group.code_sum);
+      block_dots<codes, 1>(block, layout.group, x, &dot);
+      const F32 scale = load_any(block + layout.code_bytes(), layout.type, 0);
+      const float x_scale = scales[at * num_rows + static_cast<std::size_t>(m)];
+      acc[m] =
+          fma(to_float(dot),
+              mul(scale, set1(x_scale / static_cast<float>(kFineSteps))),
+              acc[m]);
+    }
   }
-  return acc;
 }
 
+// `rows` is a block of num_rows quantized rows.
 template <Codes codes, int num_rows>
 inline void tile_int8(
     const MatmulJob& job,
     const std::byte* tile,
-    const std::byte* const* rows,
-    F32* acc) {
+    const std::byte* rows,
+    F32* out) {
   const PackedLayout& layout = job.layout;
-  const QuantizedRowLayout row_layout{layout.cols, layout.group};
-  const std::size_t num_groups = row_layout.num_groups();
+  const QuantizedLayout x_layout{layout.cols, layout.group, num_rows};
+  const std::size_t num_groups = x_layout.num_groups();
   const std::size_t block_bytes = layout.block_bytes();
   const std::size_t code_bytes = layout.code_bytes();
   const int group_cols = layout.group;
   const Float type = layout.type;
-  const std::int8_t* x[num_rows];
-  const float* x_scales[num_rows];
+  const auto* x = reinterpret_cast<const std::int8_t*>(rows);
+  const auto* x_scales =
+      reinterpret_cast<const float*>(rows + x_layout.scales_at());
+  const std::size_t to_sums = x_layout.num_scales();
+  const std::byte* block = tile;
+  F32 acc[num_rows];
   for (int m = 0; m < num_rows; ++m) {
-    x[m] = reinterpret_cast<const std::int8_t*>(rows[m]);
-    x_scales[m] =
-        reinterpret_cast<const float*>(rows[m] + row_layout.scales_at());
     acc[m] = set1(0);
   }
   for (std::size_t group = 0; group < num_groups; ++group) {
@@ -78,31 +80,33 @@ inline void tile_int8(
     for (int m = 0; m < num_rows; ++m) {
       std::int32_t start = 0;
       if constexpr (kCodeOffset<codes> != 0) {
-        std::memcpy(
-            &start, x_scales[m] + 2 * num_groups + group, sizeof(start));
+        std::memcpy(&start, x_scales + 2 * to_sums + m, sizeof(start));
         start *= -kCodeOffset<codes>;
       }
       dots[m] = set1_i(start);
     }
-    block_dots<codes, num_rows>(tile, group_cols, x, dots);
-    const std::byte* const scales = tile + code_bytes;
+    block_dots<codes, num_rows>(block, group_cols, x, dots);
+    const std::byte* const scales = block + code_bytes;
     const F32 scale = load_any(scales, type, 0);
     for (int m = 0; m < num_rows; ++m) {
-      acc[m] =
-          fma(to_float(dots[m]), mul(scale, set1(x_scales[m][group])), acc[m]);
-      x[m] += group_cols;
+      acc[m] = fma(to_float(dots[m]), mul(scale, set1(x_scales[m])), acc[m]);
     }
     if constexpr (codes != Codes::fp4) {
       const F32 bias = load_any(scales, type, kTileRows);
       for (int m = 0; m < num_rows; ++m) {
-        acc[m] = fma(bias, set1(x_scales[m][num_groups + group]), acc[m]);
+        acc[m] =
+            fma(bias,
+                set1(x_scales[to_sums + static_cast<std::size_t>(m)]),
+                acc[m]);
       }
     }
-    tile += block_bytes;
+    x += group_cols * num_rows;
+    x_scales += num_rows;
+    block += block_bytes;
   }
-  const std::byte* const first = tile - num_groups * block_bytes;
+  add_fine_groups<codes, num_rows>(layout, x_layout, tile, rows, acc);
   for (int m = 0; m < num_rows; ++m) {
-    acc[m] = add_fine_groups<codes>(layout, row_layout, first, rows[m], acc[m]);
+    out[m] = acc[m];
   }
 }
 
@@ -224,7 +228,7 @@ tile_rows(const MatmulJob& job, int tile_idx, int first_row, F32* acc) {
     tile_float<num_rows>(job, tile, job.floats + first_row, acc);
     return;
   }
-  const std::byte* const* rows = job.quantized + first_row;
+  const std::byte* const rows = job.quantized[first_row / job.block_rows];
   switch (job.layout.codes) {
   case Codes::u4:
     return tile_int8<Codes::u4, num_rows>(job, tile, rows, acc);
@@ -287,43 +291,27 @@ inline void finish_tile(const MatmulJob& job, int tile_idx, int first_row) {
   }
 }
 
+template <int num_rows = kMaxRows>
 inline void
-finish_rows(const MatmulJob& job, int tile_idx, int first_row, int num_rows) {
-  switch (num_rows) {
-  case 1:
-    return finish_tile<1>(job, tile_idx, first_row);
-  case 2:
-    return finish_tile<2>(job, tile_idx, first_row);
-  case 3:
-    return finish_tile<3>(job, tile_idx, first_row);
-  case 4:
-    return finish_tile<4>(job, tile_idx, first_row);
-  default:
-    break;
+finish_rows(const MatmulJob& job, int tile_idx, int first_row, int count) {
+  if (count == num_rows) {
+    return finish_tile<num_rows>(job, tile_idx, first_row);
   }
-  if constexpr (kMaxRows == 8) {
-    switch (num_rows) {
-    case 5:
-      return finish_tile<5>(job, tile_idx, first_row);
-    case 6:
-      return finish_tile<6>(job, tile_idx, first_row);
-    case 7:
-      return finish_tile<7>(job, tile_idx, first_row);
-    default:
-      return finish_tile<8>(job, tile_idx, first_row);
-    }
+  if constexpr (num_rows > 1) {
+    finish_rows<num_rows - 1>(job, tile_idx, first_row, count);
   }
 }
 
 void matmul_tiles(const MatmulJob& job, int first_tile, int last_tile) {
-  for (int panel = 0; panel < job.num_rows; panel += kPanelRows) {
+  const int step = job.quantized != nullptr ? job.block_rows : kMaxRows;
+  const int panel_rows = step < kPanelRows ? kPanelRows / step * step : step;
+  for (int panel = 0; panel < job.num_rows; panel += panel_rows) {
     const int panel_end =
-        job.num_rows - panel < kPanelRows ? job.num_rows : panel + kPanelRows;
+        job.num_rows - panel < panel_rows ? job.num_rows : panel + panel_rows;
     for (int tile_idx = first_tile; tile_idx < last_tile; ++tile_idx) {
-      for (int row = panel; row < panel_end; row += kMaxRows) {
-        const int num_rows =
-            panel_end - row < kMaxRows ? panel_end - row : kMaxRows;
-        finish_rows(job, tile_idx, row, num_rows);
+      for (int row = panel; row < panel_end; row += step) {
+        const int count = panel_end - row < step ? panel_end - row : step;
+        finish_rows(job, tile_idx, row, count);
       }
     }
   }

@@ -113,14 +113,14 @@ inline constexpr float kFineRatio = 5.0F;
 
 void quantize_row(
     const float* x,
-    const QuantizedRowLayout& layout,
+    const QuantizedLayout& layout,
     std::byte* to) {
   auto* codes = reinterpret_cast<std::int8_t*>(to);
-  std::int8_t* const second_codes = codes + layout.second_codes_at();
+  std::int8_t* const second_codes = codes + layout.second_codes_at(0);
   auto* scales = reinterpret_cast<float*>(to + layout.scales_at());
   float* sums = scales + layout.num_groups();
   auto* code_sums = reinterpret_cast<std::int32_t*>(sums + layout.num_groups());
-  auto* num_fine = reinterpret_cast<std::int32_t*>(to + layout.fine_at());
+  auto* num_fine = reinterpret_cast<std::int32_t*>(to + layout.num_fine_at(0));
   auto* fine_groups = reinterpret_cast<FineGroup*>(num_fine + 1);
   *num_fine = 0;
   F32 squares = set1(0);

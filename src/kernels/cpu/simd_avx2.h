@@ -237,14 +237,15 @@ template <Codes codes, int num_rows>
 inline void half_dots(
     const std::byte* block,
     int group,
-    const std::int8_t* const* x,
+    const std::int8_t* x,
     __m256i* acc) {
   if constexpr (codes == Codes::u8) {
     for (int col = 0; col < group; col += 4) {
       const __m256i w = load_32(block + 16 * col);
       for (int m = 0; m < num_rows; ++m) {
-        acc[m] = dot_u8(acc[m], w, broadcast_4(x[m] + col));
+        acc[m] = dot_u8(acc[m], w, broadcast_4(x + 4 * m));
       }
+      x += 4 * num_rows;
     }
     return;
   }
@@ -264,18 +265,16 @@ inline void half_dots(
           acc[m],
           low,
           high,
-          broadcast_4(x[m] + col),
-          broadcast_4(x[m] + col + 4));
+          broadcast_4(x + 4 * m),
+          broadcast_4(x + 4 * (num_rows + m)));
     }
+    x += 8 * num_rows;
   }
 }
 
 template <Codes codes, int num_rows>
-inline void block_dots(
-    const std::byte* block,
-    int group,
-    const std::int8_t* const* x,
-    I32* acc) {
+inline void
+block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
   __m256i half[num_rows];
   for (int m = 0; m < num_rows; ++m) {
     half[m] = acc[m].lo;

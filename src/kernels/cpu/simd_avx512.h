@@ -11,9 +11,9 @@
 namespace qwen3_mlx::cpu::avx512 {
 
 inline constexpr int kLanes = 16;
-// 8 float and 8 integer sums, unpacked weights, masks and scales: within 32
+// 12 float and 12 integer sums, unpacked weights, masks and scales: within 32
 // registers.
-inline constexpr int kMaxRows = 8;
+inline constexpr int kMaxRows = 12;
 // Running sums that fit the registers beside their factors.
 inline constexpr int kSums = 24;
 
@@ -152,17 +152,15 @@ inline __m512i broadcast_4(const std::int8_t* x) {
 }
 
 template <Codes codes, int num_rows>
-inline void block_dots(
-    const std::byte* block,
-    int group,
-    const std::int8_t* const* x,
-    I32* acc) {
+inline void
+block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
   if constexpr (codes == Codes::u8) {
     for (int col = 0; col < group; col += 4) {
       const __m512i w = _mm512_loadu_si512(block + 16 * col);
       for (int m = 0; m < num_rows; ++m) {
-        acc[m].v = _mm512_dpbusd_epi32(acc[m].v, w, broadcast_4(x[m] + col));
+        acc[m].v = _mm512_dpbusd_epi32(acc[m].v, w, broadcast_4(x + 4 * m));
       }
+      x += 4 * num_rows;
     }
     return;
   }
@@ -177,11 +175,16 @@ inline void block_dots(
       low = _mm512_shuffle_epi8(values, low);
       high = _mm512_shuffle_epi8(values, high);
     }
+    // All of one half, then all of the other: between two sums into the same
+    // register lie the other rows'.
     for (int m = 0; m < num_rows; ++m) {
-      acc[m].v = _mm512_dpbusd_epi32(acc[m].v, low, broadcast_4(x[m] + col));
-      acc[m].v =
-          _mm512_dpbusd_epi32(acc[m].v, high, broadcast_4(x[m] + col + 4));
+      acc[m].v = _mm512_dpbusd_epi32(acc[m].v, low, broadcast_4(x + 4 * m));
     }
+    x += 4 * num_rows;
+    for (int m = 0; m < num_rows; ++m) {
+      acc[m].v = _mm512_dpbusd_epi32(acc[m].v, high, broadcast_4(x + 4 * m));
+    }
+    x += 4 * num_rows;
   }
 }
 

@@ -190,11 +190,8 @@ inline int8x16_t broadcast_4(const std::int8_t* x) {
 }
 
 template <Codes codes, int num_rows>
-inline void block_dots(
-    const std::byte* block,
-    int group,
-    const std::int8_t* const* x,
-    I32* acc) {
+inline void
+block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(block);
   if constexpr (codes == Codes::u8) {
     for (int col = 0; col < group; col += 4) {
@@ -202,9 +199,10 @@ inline void block_dots(
         const int8x16_t w = vreinterpretq_s8_u8(
             veorq_u8(vld1q_u8(bytes + 16 * col + 16 * idx), vdupq_n_u8(0x80)));
         for (int m = 0; m < num_rows; ++m) {
-          acc[m].q[idx] = vdotq_s32(acc[m].q[idx], w, broadcast_4(x[m] + col));
+          acc[m].q[idx] = vdotq_s32(acc[m].q[idx], w, broadcast_4(x + 4 * m));
         }
       }
+      x += 4 * num_rows;
     }
     return;
   }
@@ -221,11 +219,12 @@ inline void block_dots(
         high = vqtbl1q_s8(values, high_codes);
       }
       for (int m = 0; m < num_rows; ++m) {
-        acc[m].q[idx] = vdotq_s32(acc[m].q[idx], low, broadcast_4(x[m] + col));
+        acc[m].q[idx] = vdotq_s32(acc[m].q[idx], low, broadcast_4(x + 4 * m));
         acc[m].q[idx] =
-            vdotq_s32(acc[m].q[idx], high, broadcast_4(x[m] + col + 4));
+            vdotq_s32(acc[m].q[idx], high, broadcast_4(x + 4 * (num_rows + m)));
       }
     }
+    x += 8 * num_rows;
   }
 }
 

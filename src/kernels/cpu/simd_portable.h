@@ -181,13 +181,11 @@ template <Codes codes>
 inline constexpr int kCodeOffset = 0;
 
 /// acc[m] lane r += sum over the block's columns of row r's code times x[m].
-/// `x[m]` points at the int8 activations of the block's first column.
+/// `x` points at the int8 activations of the block's first columns, four of
+/// each row after the other.
 template <Codes codes, int num_rows>
-inline void block_dots(
-    const std::byte* block,
-    int group,
-    const std::int8_t* const* x,
-    I32* acc) {
+inline void
+block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(block);
   for (int col = 0; col < group; ++col) {
     for (int row = 0; row < kLanes; ++row) {
@@ -202,7 +200,7 @@ inline void block_dots(
         }
       }
       for (int m = 0; m < num_rows; ++m) {
-        acc[m].lane[row] += code * x[m][col];
+        acc[m].lane[row] += code * x[(col / 4 * num_rows + m) * 4 + col % 4];
       }
     }
   }

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT
+#include "kernels/cpu/activations.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace qwen3_mlx::cpu {
+
+namespace {
+
+// Rows of each block, so that no block is much smaller than others.
+int balanced(int num_rows, int most) {
+  const int num_blocks = std::max(1, (num_rows + most - 1) / most);
+  return (num_rows + num_blocks - 1) / num_blocks;
+}
+
+// Makes one block of several of one row.
+void interleave(
+    const std::byte* const* rows,
+    const QuantizedLayout& layout,
+    std::byte* to) {
+  constexpr std::size_t kSize = 4; // of four codes, a scale or a sum
+  const QuantizedLayout one{layout.cols, layout.group};
+  const auto count = static_cast<std::size_t>(layout.num_rows);
+  const auto spread =
+      [&](std::size_t num_parts, std::size_t from, std::byte* out) {
+        for (std::size_t m = 0; m < count; ++m) {
+          const std::byte* const source = rows[m] + from;
+          for (std::size_t part = 0; part < num_parts; ++part) {
+            std::memcpy(
+                out + (part * count + m) * kSize, source + part * kSize, kSize);
+          }
+        }
+      };
+  spread(static_cast<std::size_t>(layout.cols) / kSize, 0, to);
+  spread(3 * layout.num_groups(), one.scales_at(), to + layout.scales_at());
+  for (int m = 0; m < layout.num_rows; ++m) {
+    const std::byte* const row = rows[m];
+    const std::byte* const fine = row + one.num_fine_at(0);
+    std::int32_t num_fine;
+    std::memcpy(&num_fine, fine, sizeof(num_fine));
+    const auto n_fine = static_cast<std::size_t>(num_fine);
+    std::memcpy(
+        to + layout.num_fine_at(m),
+        fine,
+        sizeof(num_fine) + n_fine * sizeof(FineGroup));
+    for (std::size_t idx = 0; idx < n_fine; ++idx) {
+      FineGroup group;
+      std::memcpy(
+          &group, fine + sizeof(num_fine) + idx * sizeof(group), sizeof(group));
+      const auto at = static_cast<std::size_t>(group.idx * layout.group);
+      std::memcpy(
+          to + layout.second_codes_at(m) + at,
+          row + one.second_codes_at(0) + at,
+          static_cast<std::size_t>(layout.group));
+    }
+  }
+}
+
+// The rows of one block, of which the last may hold fewer.
+int rows_of(int block, int block_rows, int num_rows) {
+  return std::min(block_rows, num_rows - block * block_rows);
+}
+
+} // namespace
+
+Activations::Activations(
+    const Context& context,
+    const Rows& x,
+    int num_rows,
+    const PackedLayout& w,
+    Use use,
+    const std::optional<RmsNorm>& norm)
+    : layout_{w.cols, w.group},
+      max_block_rows_(context.kernels.max_block_rows) {
+  const KernelTable& kernels = context.kernels;
+  const std::size_t padded = round_up(static_cast<std::size_t>(w.cols), 64);
+  const auto prepare = [&](int row, float* to) {
+    kernels.load_row(x.row(static_cast<std::size_t>(row)), x.type, w.cols, to);
+    if (norm) {
+      kernels.rms_norm(
+          to, w.cols, norm->weight.data, norm->weight.type, norm->eps);
+    }
+  };
+  if (context.exact || w.codes == Codes::plain) {
+    data_ = make_scratch<std::byte>(
+        static_cast<std::size_t>(num_rows) * padded * sizeof(float));
+    auto* const floats = reinterpret_cast<float*>(data_.get());
+    for (int row = 0; row < num_rows; ++row) {
+      floats_.push_back(floats + static_cast<std::size_t>(row) * padded);
+    }
+    context.pool.parallel_for(num_rows, [&](int row) {
+      prepare(row, floats + static_cast<std::size_t>(row) * padded);
+    });
+    return;
+  }
+  block_rows_ = use == Use::together ? balanced(num_rows, max_block_rows_) : 1;
+  const int num_blocks =
+      (num_rows + std::max(1, block_rows_) - 1) / std::max(1, block_rows_);
+  const std::size_t block_bytes =
+      QuantizedLayout{w.cols, w.group, block_rows_}.n_bytes();
+  data_ = make_scratch<std::byte>(
+      static_cast<std::size_t>(num_blocks) * block_bytes);
+  for (int block = 0; block < num_blocks; ++block) {
+    blocks_.push_back(
+        data_.get() + static_cast<std::size_t>(block) * block_bytes);
+  }
+  context.pool.parallel_for(num_blocks, [&](int block) {
+    const int count = rows_of(block, block_rows_, num_rows);
+    std::byte* const to =
+        data_.get() + static_cast<std::size_t>(block) * block_bytes;
+    const auto floats = make_scratch<float>(padded);
+    if (block_rows_ == 1) {
+      prepare(block, floats.get());
+      kernels.quantize_row(floats.get(), layout_, to);
+      return;
+    }
+    const std::size_t row_bytes = layout_.n_bytes();
+    const auto rows =
+        make_scratch<std::byte>(static_cast<std::size_t>(count) * row_bytes);
+    std::vector<const std::byte*> pointers;
+    for (int m = 0; m < count; ++m) {
+      std::byte* const row =
+          rows.get() + static_cast<std::size_t>(m) * row_bytes;
+      prepare(block * block_rows_ + m, floats.get());
+      kernels.quantize_row(floats.get(), layout_, row);
+      pointers.push_back(row);
+    }
+    interleave(pointers.data(), {w.cols, w.group, count}, to);
+  });
+}
+
+void Activations::bind(MatmulJob& job) const {
+  job.quantized = blocks_.empty() ? nullptr : blocks_.data();
+  job.block_rows = block_rows_;
+  job.floats = floats_.empty() ? nullptr : floats_.data();
+}
+
+void Activations::Gathered::bind(MatmulJob& job) const {
+  job.quantized = blocks_.empty() ? nullptr : blocks_.data();
+  job.block_rows = block_rows_;
+  job.floats = floats_.empty() ? nullptr : floats_.data();
+}
+
+Activations::Gathered Activations::gather(const std::vector<int>& rows) const {
+  Gathered gathered;
+  if (blocks_.empty()) {
+    for (const int row : rows) {
+      gathered.floats_.push_back(floats_[static_cast<std::size_t>(row)]);
+    }
+    return gathered;
+  }
+  std::vector<const std::byte*> singles;
+  for (const int row : rows) {
+    singles.push_back(blocks_[static_cast<std::size_t>(row)]);
+  }
+  const int num_rows = static_cast<int>(rows.size());
+  gathered.block_rows_ = balanced(num_rows, max_block_rows_);
+  if (gathered.block_rows_ == 1) {
+    gathered.blocks_ = std::move(singles);
+    return gathered;
+  }
+  const int block_rows = gathered.block_rows_;
+  const int num_blocks = (num_rows + block_rows - 1) / block_rows;
+  const std::size_t block_bytes =
+      QuantizedLayout{layout_.cols, layout_.group, block_rows}.n_bytes();
+  gathered.data_ = make_scratch<std::byte>(
+      static_cast<std::size_t>(num_blocks) * block_bytes);
+  for (int block = 0; block < num_blocks; ++block) {
+    std::byte* const to =
+        gathered.data_.get() + static_cast<std::size_t>(block) * block_bytes;
+    interleave(
+        singles.data() + block * block_rows,
+        {layout_.cols, layout_.group, rows_of(block, block_rows, num_rows)},
+        to);
+    gathered.blocks_.push_back(to);
+  }
+  return gathered;
+}
+
+} // namespace qwen3_mlx::cpu
