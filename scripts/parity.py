@@ -54,7 +54,7 @@ class Program:
         }
         words = [str(word) for pair in options.items() for word in pair]
         done = subprocess.run(
-            [str(self.path), "generate", "--json", *words],
+            [str(self.path), "generate", "--json", "--exact", *words],
             capture_output=True,
             text=True,
         )

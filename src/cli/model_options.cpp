@@ -68,8 +68,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       .add_flag(
           "--exact,!--no-exact",
           options.exact,
-          "Kernels on the CPU keep activations in float32 (default); "
-          "--no-exact rounds them to int8, which is faster")
+          "Kernels on the CPU keep activations in float32; without it they "
+          "are rounded to int8 for quantized weights, which is faster")
       ->group(group);
   command
       .add_option(

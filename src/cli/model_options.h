@@ -17,7 +17,7 @@ struct ModelOptions {
   std::string device;
   std::string kernels = "native";
   std::string dtype;
-  bool exact = true;
+  bool exact = false;
   int threads = 0;
 };
 
