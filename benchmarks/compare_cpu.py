@@ -5,17 +5,19 @@
     compare_cpu.py --ours BUILD/src/cli/qwen3-mlx --ggufs DIR --configs DIR \\
         --llama-bench FILE --ik-llama-bench FILE --llama-batched-bench FILE \\
         --bandwidth-bench BUILD/benchmarks/kernels/qwen3_mlx_cpu_matmul_bench \\
-        [--cases NAME,...] [--rounds 5] [--threads 2] [--out FILE]
+        [--cases NAME,...] [--rounds 5] [--threads 2] [--out FILE [--add]]
     compare_cpu.py --table FILE
 
 Contestants take turns, one process each, so that what else happens on the
 machine meets all alike; figures are medians over the rounds. Weights are random:
 ours come from --configs/MODEL/config.json, theirs from --ggufs/MODEL-TYPE.gguf.
 llama.cpp is given the better of flash attention on and off, ik_llama.cpp
-repacks at run time. A case measured again replaces its former figures in --out.
+repacks at run time. A case measured again replaces its former figures in --out,
+or adds its rounds to them with --add.
 """
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -184,7 +186,7 @@ def measure(entry, options):
             values[name].append(speed)
             print(f"  {entry['name']} {number + 1}/{options.rounds} {name}: {speed:.2f}",
                   file=sys.stderr, flush=True)
-    result = {**entry, "tokens_per_second": values}
+    result = {**entry, **provenance(), "tokens_per_second": values}
     if entry["phase"] == "decode" and options.bandwidth_bench:
         found = json.loads(output_of(
             [options.bandwidth_bench, "--bandwidth", "--json", "--threads",
@@ -194,6 +196,12 @@ def measure(entry, options):
             f"ours {form}": weight_bytes(entry, form, options) + kv_bytes(entry, options)
             for form in entry["formats"]}
     return result
+
+
+def provenance():
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], text=True,
+                            capture_output=True, cwd=Path(__file__).parent)
+    return {"date": datetime.date.today().isoformat(), "commit": commit.stdout.strip()}
 
 
 def machine():
@@ -267,6 +275,8 @@ def arguments():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prefix", default="", help="put before each command")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--add", action="store_true",
+                        help="add the rounds to those in --out")
     parser.add_argument("--table", type=Path, help="print a result again")
     options = parser.parse_args()
     options.prefix = options.prefix.split()
@@ -290,6 +300,10 @@ def main():
             continue
         result = measure(entry, options)
         known = {old["name"]: old for old in document["cases"]}
+        if options.add and entry["name"] in known:
+            former = known[entry["name"]]["tokens_per_second"]
+            for name, speeds in former.items():
+                result["tokens_per_second"].setdefault(name, [])[:0] = speeds
         known[entry["name"]] = result
         document["cases"] = [known[known_case["name"]] for known_case in CASES
                              if known_case["name"] in known]
