@@ -100,6 +100,7 @@ def real_texts(max_bytes: int):
         for folder, folders, names in os.walk(root):
             folders.sort()
             files += [os.path.join(folder, name) for name in sorted(names)]
+    random.Random(1).shuffle(files)  # Else the first packages would fill it.
     total = 0
     for suffixes, share in kinds:
         limit = min(max_bytes, total + share * max_bytes)

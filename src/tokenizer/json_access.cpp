@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "tokenizer/json_access.h"
 
+#include <algorithm>
+
 #include "base/utf8.h"
 
 namespace qwen3_mlx::json {
@@ -10,9 +12,15 @@ namespace {
 constexpr int max_depth = 64;
 constexpr std::size_t max_quoted = 80;
 
+/// The number that `raw` begins with, as the file spells it.
+std::string quote_number(std::string_view raw) {
+  const auto size = raw.find_first_not_of("+-.0123456789Ee");
+  return std::string(raw.substr(0, std::min(size, max_quoted)));
+}
+
 } // namespace
 
-std::string_view describe(ondemand::value value) {
+std::string describe(ondemand::value value, simdjson::error_code error) {
   ondemand::json_type type{};
   if (value.type().get(type) != simdjson::SUCCESS) {
     return "malformed JSON";
@@ -23,9 +31,10 @@ std::string_view describe(ondemand::value value) {
   case ondemand::json_type::object:
     return "an object";
   case ondemand::json_type::number:
-    return "a number of another kind";
+    return "the number " + quote_number(value.raw_json_token());
   case ondemand::json_type::string:
-    return "a string that is malformed or of no use here";
+    return error == simdjson::INCORRECT_TYPE ? "a string"
+                                             : "a malformed string";
   case ondemand::json_type::boolean:
     return "true or false";
   case ondemand::json_type::null:

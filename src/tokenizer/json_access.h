@@ -16,8 +16,9 @@ namespace qwen3_mlx::json {
 
 namespace ondemand = simdjson::ondemand;
 
-/// "a number", "malformed JSON", ...
-std::string_view describe(ondemand::value value);
+/// What `value` is, where reading it as something else gave `error`: "a list",
+/// "the number 1.5", "a malformed string", ...
+std::string describe(ondemand::value value, simdjson::error_code error);
 
 /// A string for an error message: quoted, and cut when long.
 std::string quote(std::string_view text);
@@ -43,7 +44,7 @@ auto expect(
         file,
         field(),
         "expected " + std::string(expected) + ", found " +
-            std::string(describe(value)));
+            describe(value, result.error()));
   }
   return result.value_unsafe();
 }
@@ -127,7 +128,7 @@ std::uint32_t get_id(
         "expected a token id from 0 to " + std::to_string(last) + ", found " +
             (result.error() == simdjson::SUCCESS
                  ? std::to_string(result.value_unsafe())
-                 : std::string(describe(value))));
+                 : describe(value, result.error())));
   }
   return static_cast<std::uint32_t>(result.value_unsafe());
 }

@@ -58,13 +58,16 @@ class TokenizerJson {
   void parse(simdjson::padded_string_view text) {
     ondemand::document document;
     ondemand::object top;
-    const auto error = parser_.iterate(text).get(document);
+    auto error = parser_.iterate(text).get(document);
+    if (error == simdjson::SUCCESS) {
+      error = document.get_object().get(top);
+    }
+    if (error == simdjson::INCORRECT_TYPE) {
+      throw FileError(file_, "expected a JSON object");
+    }
     if (error != simdjson::SUCCESS) {
       throw FileError(
           file_, std::string("not JSON: ") + simdjson::error_message(error));
-    }
-    if (document.get_object().get(top) != simdjson::SUCCESS) {
-      throw FileError(file_, "expected a JSON object");
     }
     const auto root = [] { return std::string("the file"); };
     json::for_each_field(
@@ -267,6 +270,7 @@ class TokenizerJson {
 
   void read_merges(ondemand::value value) {
     const auto name = [] { return std::string("model.merges"); };
+    has_merges_ = true;
     merges_.clear();
     json::for_each_element(
         file_,
@@ -321,6 +325,9 @@ class TokenizerJson {
     if (definition_.vocabulary.size() == 0) {
       throw FieldError(file_, "model.vocab", "missing or empty");
     }
+    if (!has_merges_) {
+      throw FieldError(file_, "model.merges", "missing");
+    }
     auto result = qwen3_mlx::read_merges(definition_.vocabulary, merges_);
     if (result.fault) {
       throw FieldError(
@@ -341,6 +348,7 @@ class TokenizerJson {
   std::string_view unk_token_;
   bool has_unk_ = false;
   bool has_model_ = false;
+  bool has_merges_ = false;
 };
 
 TokenizerDefinition

@@ -162,7 +162,25 @@ INSTANTIATE_TEST_SUITE_P(
             [](Json& j) {
               j["decoder"] = {{"type", "WordPiece"}};
             }},
+        BadFile{"model.merges", [](Json& j) { j["model"].erase("merges"); }},
         BadFile{"decoder", [](Json& j) { j.erase("decoder"); }}));
+
+TEST(TokenizerJson, SaysWhatItFound) {
+  for (const auto& [id, found] :
+       {std::pair<Json, std::string>{1.5, "found the number 1.5"},
+        std::pair<Json, std::string>{-1, "found the number -1"},
+        std::pair<Json, std::string>{"1", "found a string"},
+        std::pair<Json, std::string>{nullptr, "found null"}}) {
+    auto json = tiny_tokenizer_json();
+    json["model"]["vocab"]["new"] = id;
+    try {
+      load(json);
+      FAIL() << "no error";
+    } catch (const FieldError& error) {
+      EXPECT_TRUE(std::string(error.what()).ends_with(found)) << error.what();
+    }
+  }
+}
 
 TEST(TokenizerJson, BoundsNesting) {
   for (const auto& [key, value] :
