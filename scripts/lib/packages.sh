@@ -114,7 +114,7 @@ ensure_apt_build_packages() {
     have "${pair%%:*}" || missing+=("${pair#*:}")
   done
   # Debian splits the venv module off its own Python.
-  if ! find_python >/dev/null 2>&1; then
+  if ! has_python; then
     apt_has python3-venv || missing+=(python3 python3-venv)
   fi
   for pair in "$@"; do
@@ -136,7 +136,7 @@ ensure_brew_packages() {
   for package in "${brew_packages[@]}"; do
     [[ "$installed" == *" $package "* ]] || missing+=("$package")
   done
-  find_python >/dev/null 2>&1 || missing+=(python@3.13)
+  has_python || missing+=(python@3.13)
   [ ${#missing[@]} -gt 0 ] || return 0
   say "Installing packages: ${missing[*]}"
   run_logged brew brew install "${missing[@]}"

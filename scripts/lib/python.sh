@@ -19,6 +19,11 @@ sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; then
   die "no Python from 3.10 to 3.14 with the venv module; on Debian run: sudo apt-get install -y python3-venv"
 }
 
+# In a subshell, since find_python ends the shell where there is none.
+has_python() {
+  (find_python) >/dev/null 2>&1
+}
+
 # make_venv FOLDER REQUIREMENTS...: an environment with exactly these files'
 # packages. A stamp of their content makes the second call do nothing.
 make_venv() {
