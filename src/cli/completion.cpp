@@ -219,7 +219,8 @@ std::string zsh_script(const CLI::App& app) {
       const auto rest =
           "[" + escaped(option.help, "[]:\\", "\\") + "]" + zsh_action(option);
       for (const auto& flag : flags_of(option)) {
-        cases << " \\\n        " << shell_quoted("*" + flag + rest);
+        cases << " \\\n        "
+              << shell_quoted(std::string("*").append(flag).append(rest));
       }
     }
     if (command.positional.value == Value::choice) {

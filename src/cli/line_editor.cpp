@@ -43,14 +43,6 @@ char* current_prompt(EditLine* edit) {
   return static_cast<std::string*>(prompt)->data();
 }
 
-unsigned char discard_line(EditLine* edit, int /*key*/) {
-  const LineInfo* line = el_line(edit);
-  el_cursor(edit, static_cast<int>(line->lastchar - line->cursor));
-  line = el_line(edit);
-  el_deletestr(edit, static_cast<int>(line->lastchar - line->buffer));
-  return CC_REFRESH;
-}
-
 } // namespace
 
 LineEditor::LineEditor(std::filesystem::path history_file) {
@@ -78,8 +70,7 @@ LineEditor::LineEditor(std::filesystem::path history_file) {
   // Ctrl-C is a key while a line is edited (the terminal sends no SIGINT) and
   // an interrupt while an answer runs.
   el_set(edit, EL_SETTY, "-d", "-isig", nullptr);
-  el_set(edit, EL_ADDFN, "discard-line", "Empty the line", discard_line);
-  el_set(edit, EL_BIND, "^C", "discard-line", nullptr);
+  el_set(edit, EL_BIND, "^C", "em-kill-line", nullptr);
   el_set(edit, EL_BIND, "^R", "em-inc-search-prev", nullptr);
   el_source(edit, nullptr); // the user's ~/.editrc
   impl_ = std::move(impl);

@@ -104,7 +104,7 @@ void wire_memory(const mx::Device& device) {
   if (device == mx::Device::cpu || !mx::metal::is_available()) {
     return;
   }
-  const auto& info = mx::metal::device_info();
+  const auto& info = mx::device_info(device);
   const auto size = info.find("max_recommended_working_set_size");
   if (size != info.end()) {
     // Some of it is left to the rest of the system.
