@@ -125,6 +125,18 @@ if(QWEN3_MLX_BUILD_PROGRAM)
                           INTERFACE ${QWEN3_MLX_LIBEDIT_LIBRARY})
   endif()
 
+  # `qwen3-mlx pull`: without libcurl models are not downloaded. Part of macOS.
+  # (A cross build would find this machine's.)
+  if(NOT TARGET CURL::libcurl AND NOT CMAKE_CROSSCOMPILING)
+    find_package(CURL 7.85 QUIET)
+  endif()
+  if(TARGET CURL::libcurl)
+    set(QWEN3_MLX_CURL ON)
+  else()
+    set(QWEN3_MLX_CURL OFF)
+    message(STATUS "libcurl 7.85: not installed, building without downloads")
+  endif()
+
   # `qwen3-mlx serve`: headers of Asio and Beast. Boost is too large to be
   # downloaded on the way; without it there is no server. (A cross build would
   # find this machine's.)

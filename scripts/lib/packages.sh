@@ -11,7 +11,7 @@ apt_build_tools=(
 )
 apt_libraries=(
   ca-certificates libsimdjson-dev nlohmann-json3-dev libutf8proc-dev
-  libcli11-dev libedit-dev
+  libcli11-dev libedit-dev libcurl4-openssl-dev
 )
 # The chat page is plainer without these. Debian 13 has no libjs-markdown-it.
 apt_optional_libraries=(libjs-markdown-it libjs-highlight.js)

@@ -18,6 +18,9 @@ void add_commands(CLI::App& app, Exit& exit) {
   add_perplexity(app, exit);
   add_cache_prompt(app, exit);
   add_convert(app, exit);
+  add_pull(app, exit);
+  add_list(app, exit);
+  add_remove(app, exit);
   add_tokenize(app, exit);
   add_template(app, exit);
   add_completion(app, exit);

@@ -100,7 +100,7 @@ void print_json(
     std::size_t weight_bytes,
     const std::vector<BenchTrial>& trials) {
   Json object{
-      {"model", options.model.model.string()},
+      {"model", options.model.name},
       {"model_type", model.args().model_type},
       {"random", options.random},
       {"device", model.device() == mx::Device::cpu ? "cpu" : "gpu"},
@@ -123,7 +123,7 @@ void print_table(
     const Model& model,
     std::size_t weight_bytes,
     const std::vector<BenchTrial>& trials) {
-  std::cout << options.model.model.string() << ": " << model.args().model_type
+  std::cout << options.model.name << ": " << model.args().model_type
             << (options.random ? ", random weights" : "") << ", "
             << human_bytes(weight_bytes) << " of weights, "
             << (model.device() == mx::Device::cpu ? "cpu" : "gpu") << ", "
@@ -234,7 +234,10 @@ void add_bench(CLI::App& app, Exit& exit) {
   command->add_flag("--json", options->json, "Print one JSON object")
       ->group("Output");
   command->footer(examples);
-  command->callback([options, &exit] { run(*options, exit); });
+  command->callback([options, &exit] {
+    find_model(options->model);
+    run(*options, exit);
+  });
 }
 
 } // namespace qwen3_mlx::cli

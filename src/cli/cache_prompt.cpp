@@ -143,7 +143,10 @@ void add_cache_prompt(CLI::App& app, Exit&) {
       ->check(CLI::PositiveNumber)
       ->group("Key/value cache");
   command->footer(examples);
-  command->callback([options] { run(*options); });
+  command->callback([options] {
+    find_model(options->model);
+    run(*options);
+  });
 }
 
 } // namespace qwen3_mlx::cli

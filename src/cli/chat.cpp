@@ -232,7 +232,7 @@ void run(const ChatCommand& options) {
   ChatLoop loop(options, std::move(session), model);
   loop.set_stop_ids(stop_ids(model, &tokenizer, options.extra_eos_tokens));
   if (stdin_is_terminal() && stdout_is_terminal()) {
-    std::cout << "Chat with " << options.model.model.string()
+    std::cout << "Chat with " << options.model.name
               << "; /help tells more, /quit leaves.\n";
   }
   loop.run();
@@ -317,7 +317,10 @@ void add_chat(CLI::App& app, Exit&) {
       std::string("\nWhile chatting:\n") + chat_help +
       "\nExample:\n"
       "  qwen3-mlx chat --model DIR --sys \"Answer in one sentence.\"");
-  command->callback([options] { run(*options); });
+  command->callback([options] {
+    find_model(options->model);
+    run(*options);
+  });
 }
 
 } // namespace qwen3_mlx::cli

@@ -30,6 +30,9 @@ void add_commands(CLI::App& app, Exit& exit);
 std::string backend_version();
 
 // Text only: these need no MLX.
+void add_pull(CLI::App& app, Exit& exit);
+void add_list(CLI::App& app, Exit& exit);
+void add_remove(CLI::App& app, Exit& exit); // "rm"
 void add_tokenize(CLI::App& app, Exit& exit);
 void add_template(CLI::App& app, Exit& exit);
 void add_completion(CLI::App& app, Exit& exit);

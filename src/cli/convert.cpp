@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
-// qwen3-mlx convert: quantizes, dequantizes or casts a checkpoint.
+// qwen3-mlx convert: quantizes, dequantizes or casts a checkpoint, or writes it
+// as a GGUF file.
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <sstream>
 
 #include "cli/commands.h"
+#include "cli/find_model.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/convert.h"
 #include "qwen3_mlx/error.h"
@@ -25,7 +28,9 @@ constexpr const char* footer =
     "  qwen3-mlx convert --model Qwen3-4B --mlx-path out -q --q-mode mxfp4\n"
     "  qwen3-mlx convert --model Qwen3-4B --mlx-path out -q --q-module "
     "'*.down_proj=6' --q-module lm_head=none\n"
-    "  qwen3-mlx convert --model model.gguf --mlx-path out --dequantize";
+    "  qwen3-mlx convert --model model.gguf --mlx-path out --dequantize\n"
+    "  qwen3-mlx convert --model Qwen3-4B --mlx-path q4.gguf --to gguf "
+    "--gguf-type q4_1";
 
 struct ConvertCommand {
   std::string model;
@@ -41,7 +46,21 @@ struct ConvertCommand {
   bool force = false;
   int threads = 0;
   int max_shard_gb = 5;
+  std::string to = "mlx";
+  std::string gguf_type = "f16";
 };
+
+/// What was asked for, as the library has it.
+using Convert = std::function<ConvertResult(const ConvertProgress&)>;
+
+GgufType gguf_type_named(const std::string& name) {
+  return name == "f32" ? GgufType::f32
+      : name == "bf16" ? GgufType::bf16
+      : name == "q8_0" ? GgufType::q8_0
+      : name == "q4_0" ? GgufType::q4_0
+      : name == "q4_1" ? GgufType::q4_1
+                       : GgufType::f16;
+}
 
 QuantMode mode_named(const std::string& name) {
   return name == "mxfp4" ? QuantMode::mxfp4
@@ -117,7 +136,17 @@ ModuleRule parse_rule(const std::string& text) {
   return rule;
 }
 
-void run(const ConvertCommand& command) {
+Convert to_gguf(const ConvertCommand& command) {
+  const GgufOptions options{
+      .type = gguf_type_named(command.gguf_type),
+      .force = command.force,
+      .n_threads = command.threads};
+  return [&command, options](const ConvertProgress& progress) {
+    return convert_to_gguf(command.model, command.mlx_path, options, progress);
+  };
+}
+
+Convert to_mlx(const ConvertCommand& command) {
   ConvertOptions options;
   const auto mode = mode_named(command.q_mode);
   if (command.quantize) {
@@ -134,20 +163,24 @@ void run(const ConvertCommand& command) {
   options.n_threads = command.threads;
   options.max_shard_bytes = static_cast<std::uint64_t>(command.max_shard_gb)
       << 30;
+  return [&command, options](const ConvertProgress& progress) {
+    return convert_checkpoint(
+        command.model, command.mlx_path, options, progress);
+  };
+}
 
+void run(const ConvertCommand& command) {
+  const auto convert =
+      command.to == "gguf" ? to_gguf(command) : to_mlx(command);
   const auto start = std::chrono::steady_clock::now();
   std::uint64_t n_bytes = 0;
   ConvertResult result;
   {
     ProgressBar bar("Converting", ProgressBar::Unit::bytes);
-    result = convert_checkpoint(
-        command.model,
-        command.mlx_path,
-        options,
-        [&](std::uint64_t done, std::uint64_t total) {
-          n_bytes = total;
-          bar.update(done, total);
-        });
+    result = convert([&](std::uint64_t done, std::uint64_t total) {
+      n_bytes = total;
+      bar.update(done, total);
+    });
   }
   const std::chrono::duration<double> seconds =
       std::chrono::steady_clock::now() - start;
@@ -169,11 +202,13 @@ void add_convert(CLI::App& app, Exit&) {
   CLI::App* command = app.add_subcommand(
       "convert", "Quantize, dequantize or cast a checkpoint");
   command->add_option("--model,--hf-path", options->model)
-      ->description("Folder of a checkpoint, or a .gguf file")
+      ->description(
+          "Folder of a checkpoint, a .gguf file, or what `qwen3-mlx pull` "
+          "takes")
       ->required()
-      ->type_name("PATH");
+      ->type_name("PATH|REPO");
   command->add_option("--mlx-path,-o", options->mlx_path)
-      ->description("Folder to write")
+      ->description("Folder to write, or with --to gguf the file")
       ->capture_default_str()
       ->type_name("PATH");
   auto* quantize = command->add_flag("-q,--quantize", options->quantize)
@@ -226,8 +261,23 @@ void add_convert(CLI::App& app, Exit&) {
       ->capture_default_str()
       ->type_name("N")
       ->check(CLI::Range(1, 1 << 20));
+  auto* to = command->add_option("--to", options->to)
+                 ->description("mlx, or gguf for llama.cpp")
+                 ->capture_default_str()
+                 ->type_name("FORMAT")
+                 ->check(CLI::IsMember({"mlx", "gguf"}))
+                 ->excludes(quantize);
+  command->add_option("--gguf-type", options->gguf_type)
+      ->description("f32, f16, bf16, q8_0, q4_0 or q4_1")
+      ->capture_default_str()
+      ->type_name("TYPE")
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}))
+      ->needs(to);
   command->footer(footer);
-  command->callback([options] { run(*options); });
+  command->callback([options] {
+    options->model = find_model(options->model).string();
+    run(*options);
+  });
 }
 
 } // namespace qwen3_mlx::cli

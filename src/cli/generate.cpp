@@ -365,7 +365,10 @@ void add_generate(CLI::App& app, Exit& exit) {
     saved->excludes(command->get_option(name));
   }
   command->footer(examples);
-  command->callback([options, &exit] { run(*options, exit); });
+  command->callback([options, &exit] {
+    find_model(options->model);
+    run(*options, exit);
+  });
 }
 
 } // namespace qwen3_mlx::cli

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "cli/commands.h"
+#include "cli/find_model.h"
 #include "cli/model_options.h"
 #include "cli/system_info.h"
 #include "cli/table.h"
@@ -293,7 +294,12 @@ void add_info(CLI::App& app, Exit&) {
   command->add_flag("--json", options->json, "Print one JSON object")
       ->group("Output");
   command->footer(examples);
-  command->callback([options] { run(*options); });
+  command->callback([options] {
+    if (!options->model.empty()) {
+      options->model = find_model(options->model);
+    }
+    run(*options);
+  });
 }
 
 } // namespace qwen3_mlx::cli

@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 
 #include "cli/commands.h"
+#include "hub/hub_error.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx::cli {
@@ -58,6 +59,10 @@ int run(int argc, char** argv) {
     return exit.code;
   } catch (const CLI::ParseError& error) {
     return report_parse_error(app, error);
+  } catch (const hub::HubError& error) {
+    report(error.what());
+    return error.fault() == hub::Fault::cancelled ? Exit::interrupted
+                                                  : Exit::failed;
   } catch (const InvalidArgument& error) {
     report(error.what());
     return Exit::usage;

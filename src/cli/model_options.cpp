@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "cli/find_model.h"
 #include "cli/terminal.h"
 
 namespace qwen3_mlx::cli {
@@ -32,9 +33,10 @@ CLI::Option* add_model_option(CLI::App& command, std::filesystem::path& model) {
       .add_option(
           "--model",
           model,
-          "Folder of a Hugging Face or MLX checkpoint, or a .gguf file")
+          "Folder of a Hugging Face or MLX checkpoint, a .gguf file, or what "
+          "`qwen3-mlx pull` takes: org/name or a short name")
       ->required()
-      ->type_name("PATH")
+      ->type_name("PATH|REPO")
       ->envname("QWEN3_MLX_MODEL")
       ->group(group);
 }
@@ -79,6 +81,11 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->type_name("N")
       ->check(CLI::Range(1, 1024))
       ->group(group);
+}
+
+void find_model(ModelOptions& options) {
+  options.name = options.model.string();
+  options.model = find_model(options.model);
 }
 
 LoadOptions load_options(const ModelOptions& options) {

@@ -14,6 +14,7 @@ namespace qwen3_mlx::cli {
 
 struct ModelOptions {
   std::filesystem::path model;
+  std::string name; // as the user gave it, once find_model() has run
   std::string device;
   std::string kernels = "native";
   std::string dtype;
@@ -27,6 +28,10 @@ void add_model_options(CLI::App& command, ModelOptions& options);
 
 /// Adds only --model, which is required.
 CLI::Option* add_model_option(CLI::App& command, std::filesystem::path& model);
+
+/// Turns a repository's name in --model into a local path, downloading what is
+/// not in the cache (cli/find_model.h).
+void find_model(ModelOptions& options);
 
 /// The library's form of the options; no progress callback yet.
 LoadOptions load_options(const ModelOptions& options);

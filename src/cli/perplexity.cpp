@@ -219,7 +219,10 @@ void add_perplexity(CLI::App& app, Exit& exit) {
   command->add_flag("--json", options->json, "Print one JSON object")
       ->group("Output");
   command->footer(examples);
-  command->callback([options, &exit] { run(*options, exit); });
+  command->callback([options, &exit] {
+    find_model(options->model);
+    run(*options, exit);
+  });
 }
 
 } // namespace qwen3_mlx::cli

@@ -285,6 +285,7 @@ void run(ServeCommand options, Exit& exit) {
         parse_bytes(options.cache_bytes, "--prompt-cache-bytes");
   }
 
+  find_model(options.model);
   const auto tokenizer = find_tokenizer(options.model.model);
   if (!tokenizer) {
     throw FileError(options.model.model, "has no tokenizer to serve with");

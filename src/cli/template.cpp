@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/find_model.h"
 #include "qwen3_mlx/chat_template.h"
 
 namespace qwen3_mlx::cli {
@@ -56,7 +57,10 @@ void add_template(CLI::App& app, Exit&) {
       "\"add_generation_prompt\":true,\n"
       "\"chat_template_kwargs\":{...}} from standard input and prints exactly "
       "the\nrendered text.");
-  command->callback([model, file] { run(*model, *file); });
+  command->callback([model, file] {
+    const auto path = model->empty() ? *model : find_model(*model).string();
+    run(path, *file);
+  });
 }
 
 } // namespace qwen3_mlx::cli

@@ -57,6 +57,17 @@ std::string human_bytes(std::uint64_t n_bytes) {
   return fixed(value, unit == 0 ? 0 : 2) + " " + std::string(units[unit]);
 }
 
+std::string duration(double seconds) {
+  const auto whole = static_cast<std::int64_t>(seconds + 0.5);
+  const auto two = [](std::int64_t value) {
+    return (value < 10 ? "0" : "") + std::to_string(value);
+  };
+  const auto minutes = whole / 60;
+  return minutes >= 60 ? std::to_string(minutes / 60) + ":" +
+          two(minutes % 60) + ":" + two(whole % 60)
+                       : std::to_string(minutes) + ":" + two(whole % 60);
+}
+
 std::string read_stdin() {
   std::string text;
   std::array<char, 1 << 16> chunk;
@@ -100,6 +111,12 @@ void ProgressBar::update(std::uint64_t done, std::uint64_t total) {
   bar += unit_ == Unit::bytes
       ? human_bytes(done) + " of " + human_bytes(total)
       : std::to_string(done) + " of " + std::to_string(total);
+  const std::chrono::duration<double> time = now - begun_;
+  if (unit_ == Unit::bytes && done > 0 && time.count() > 0.5) {
+    const double rate = static_cast<double>(done) / time.count();
+    bar += ", " + human_bytes(static_cast<std::uint64_t>(rate)) + "/s, " +
+        duration(static_cast<double>(total - done) / rate) + " left";
+  }
   std::cerr << bar << "\x1b[K" << std::flush;
   drawn_ = true;
 }

@@ -25,11 +25,15 @@ std::string human_bytes(std::uint64_t n_bytes);
 /// `value` with `decimals` digits after the point.
 std::string fixed(double value, int decimals);
 
+/// "2:05", "1:02:05".
+std::string duration(double seconds);
+
 /// The whole of standard input, byte for byte. Throws Error when it cannot be
 /// read.
 std::string read_stdin();
 
-/// One line on stderr that shows how far a job is; nothing when stderr is not
+/// One line on stderr that shows how far a job is, of bytes with the rate and
+/// the time that is left; nothing when stderr is not
 /// a terminal. The line is removed at the end.
 class ProgressBar {
  public:
@@ -49,6 +53,8 @@ class ProgressBar {
   Unit unit_;
   bool enabled_;
   bool drawn_ = false;
+  std::chrono::steady_clock::time_point begun_ =
+      std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point next_draw_{};
 };
 

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/find_model.h"
 #include "qwen3_mlx/error.h"
 #include "qwen3_mlx/tokenizer.h"
 
@@ -145,7 +146,7 @@ void add_tokenize(CLI::App& app, Exit&) {
       ->needs(decode_flag);
   decode_flag->excludes(no_special);
   command->callback([args] {
-    const Tokenizer tokenizer = load_tokenizer(args->model);
+    const Tokenizer tokenizer = load_tokenizer(find_model(args->model));
     if (args->decode) {
       decode(tokenizer, *args);
     } else {
