@@ -481,7 +481,9 @@ class PullTest(unittest.TestCase):
         found = self.python_hub(f"print(hub.snapshot_download({REPO!r}, allow_patterns={patterns}))")
         self.assertEqual(found, snapshot)
         self.assertEqual(self.hub.served, served)
-        offline = self.python_hub(f"print(hub.snapshot_download({REPO!r}))", HF_HUB_OFFLINE="1")
+        offline = self.python_hub(
+            f"print(hub.snapshot_download({REPO!r}, local_files_only=True, allow_patterns={patterns}))"
+        )
         self.assertEqual(offline, snapshot)
         sizes = self.python_hub(
             "info = hub.scan_cache_dir()\n"

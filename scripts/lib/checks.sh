@@ -121,6 +121,8 @@ parity_scripts=(
   "parity_gguf.py"
   "parity_convert.py"
   "parity_import.py"
+  "parity_to_gguf.py"
+  "hub/test_pull.py --program build/release/src/cli/qwen3-mlx"
 )
 
 run_parity() {

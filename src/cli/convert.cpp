@@ -10,6 +10,7 @@
 #include <memory>
 #include <sstream>
 
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/find_model.h"
 #include "cli/terminal.h"
@@ -46,6 +47,10 @@ struct ConvertCommand {
   bool force = false;
   int threads = 0;
   int max_shard_gb = 5;
+  bool calibrate = false;
+  std::string calibration_file;
+  int calibration_tokens = 8192;
+  double target_bits = 0;
   std::string to = "mlx";
   std::string gguf_type = "f16";
 };
@@ -157,6 +162,18 @@ Convert to_mlx(const ConvertCommand& command) {
   for (const auto& text : command.modules) {
     options.rules.push_back(parse_rule(text));
   }
+  if (command.calibrate || command.target_bits > 0) {
+    auto& calibration = options.calibration.emplace();
+    calibration.max_tokens = command.calibration_tokens;
+    calibration.sequence_length =
+        std::min(calibration.sequence_length, calibration.max_tokens);
+    if (!command.calibration_file.empty()) {
+      calibration.text = read_file(command.calibration_file);
+    }
+    if (command.target_bits > 0) {
+      calibration.target_bits = command.target_bits;
+    }
+  }
   options.dequantize = command.dequantize;
   options.dtype = command.dtype;
   options.force = command.force;
@@ -242,6 +259,33 @@ void add_convert(CLI::App& app, Exit&) {
           "be repeated, the last that matches decides")
       ->type_name("RULE")
       ->allow_extra_args(false)
+      ->needs(quantize);
+  command
+      ->add_option_function<std::string>(
+          "--calibrate",
+          [options](const std::string& file) {
+            options->calibrate = true;
+            options->calibration_file = file;
+          })
+      ->description(
+          "Quantize by what the matrices meet on a text: FILE, or without one "
+          "a small built-in text. Takes the model's size in memory")
+      ->expected(0, 1)
+      ->default_str("")
+      ->type_name("FILE")
+      ->needs(quantize);
+  command->add_option("--calibrate-tokens", options->calibration_tokens)
+      ->description("Tokens of the calibration text that are read, at most")
+      ->capture_default_str()
+      ->type_name("N")
+      ->check(CLI::Range(16, 1 << 24))
+      ->needs(quantize);
+  command->add_option("--target-bits", options->target_bits)
+      ->description(
+          "Bits per weight on average, scales included: calibration gives each "
+          "matrix 2 to 8")
+      ->type_name("X")
+      ->check(CLI::Range(2.1, 9.0))
       ->needs(quantize);
   command->add_option("--dtype", options->dtype)
       ->description("Type of the floats (default: what config.json says)")

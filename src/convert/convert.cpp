@@ -5,16 +5,16 @@
 #include <array>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "base/thread_pool.h"
+#include "convert/calibrated.h"
 #include "convert/gguf_side_files.h"
 #include "convert/recipe.h"
 #include "convert/side_files.h"
 #include "convert/staged_directory.h"
 #include "convert/tensor_job.h"
+#include "convert/work.h"
 #include "formats/checked.h"
 #include "qwen3_mlx/error.h"
 #include "qwen3_mlx/model_args.h"
@@ -326,66 +326,12 @@ class Shards {
   std::uint64_t n_parameters_ = 0;
 };
 
-/// The work, cut into pieces for all threads.
-class Work {
- public:
-  Work(const std::vector<TensorJob>& jobs, const ConvertProgress& progress)
-      : progress_(progress) {
-    for (const auto& job : jobs) {
-      total_ += job.n_bytes();
-      const auto step = job.rows_per_chunk();
-      for (std::uint64_t row = 0; row < job.n_rows(); row += step) {
-        chunks_.push_back({&job, row, std::min(step, job.n_rows() - row)});
-      }
-    }
-  }
-
-  void run(int n_threads) {
-    ThreadPool pool(n_threads);
-    pool.parallel_for(static_cast<int>(chunks_.size()), [&](int idx) {
-      const auto& chunk = chunks_[static_cast<std::size_t>(idx)];
-      auto scratch = take_scratch();
-      chunk.job->run(chunk.first, chunk.count, *scratch);
-      const std::lock_guard lock(mutex_);
-      free_.push_back(std::move(scratch));
-      done_ += chunk.job->n_bytes() / chunk.job->n_rows() * chunk.count;
-      if (progress_) {
-        progress_(done_, total_);
-      }
-    });
-  }
-
- private:
-  struct Chunk {
-    const TensorJob* job;
-    std::uint64_t first;
-    std::uint64_t count;
-  };
-
-  std::unique_ptr<TensorJob::Scratch> take_scratch() {
-    const std::lock_guard lock(mutex_);
-    if (free_.empty()) {
-      return std::make_unique<TensorJob::Scratch>();
-    }
-    auto scratch = std::move(free_.back());
-    free_.pop_back();
-    return scratch;
-  }
-
-  std::vector<Chunk> chunks_;
-  const ConvertProgress& progress_;
-  std::uint64_t total_ = 0;
-  std::mutex mutex_;
-  std::uint64_t done_ = 0;                                // guarded by mutex_
-  std::vector<std::unique_ptr<TensorJob::Scratch>> free_; // guarded by mutex_
-};
-
 } // namespace
 
 ConvertResult convert_checkpoint(
     const fs::path& from,
     const fs::path& to,
-    const ConvertOptions& options,
+    const ConvertOptions& given,
     const ConvertProgress& progress) {
   std::error_code error;
   if (fs::equivalent(from, to, error)) {
@@ -394,6 +340,18 @@ ConvertResult convert_checkpoint(
   }
   const auto args = get_model_args(from);
   const auto checkpoint = Checkpoint::open(from);
+  auto options = given;
+  std::optional<CalibrationRun> calibration;
+  if (options.calibration) {
+    check_calibration(options);
+    calibration.emplace(from, *options.calibration);
+  }
+  if (calibration && options.calibration->target_bits) {
+    // The user's own rules come last, and decide.
+    auto rules = allocate_bits(checkpoint, args, options, *calibration);
+    rules.insert(rules.end(), options.rules.begin(), options.rules.end());
+    options.rules = std::move(rules);
+  }
   Planner planner(checkpoint, args, options);
   auto jobs = planner.plan();
   Shards shards(jobs, std::max<std::uint64_t>(1, options.max_shard_bytes));
@@ -407,7 +365,11 @@ ConvertResult convert_checkpoint(
   } else {
     copy_side_files(from, directory);
   }
-  Work(jobs, progress).run(options.n_threads);
+  if (calibration) {
+    run_calibrated(jobs, *calibration, options.n_threads, progress);
+  } else {
+    Work<TensorJob>(jobs, progress).run(options.n_threads);
+  }
   directory.publish();
   return {
       shards.n_parameters(), shards.n_bytes(), static_cast<int>(shards.size())};

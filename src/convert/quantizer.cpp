@@ -59,34 +59,6 @@ std::uint8_t to_fp8(float value) {
   return static_cast<std::uint8_t>(sign | rounded >> 20);
 }
 
-/// Numbers of `bits` each after each other, little-endian.
-void pack(
-    const std::uint8_t* numbers,
-    std::size_t count,
-    int bits,
-    std::byte* out) {
-  if (bits == 8) {
-    std::memcpy(out, numbers, count);
-    return;
-  }
-  if (bits == 4) {
-    for (std::size_t idx = 0; idx < count; idx += 2) {
-      *out++ = static_cast<std::byte>(numbers[idx] | numbers[idx + 1] << 4);
-    }
-    return;
-  }
-  // Eight numbers are `bits` whole bytes.
-  for (std::size_t idx = 0; idx < count; idx += 8) {
-    std::uint64_t word = 0;
-    for (std::size_t at = 0; at < 8; ++at) {
-      word |= std::uint64_t{numbers[idx + at]}
-          << (at * static_cast<std::size_t>(bits));
-    }
-    std::memcpy(out, &word, static_cast<std::size_t>(bits));
-    out += bits;
-  }
-}
-
 float largest_magnitude(const float* group, std::size_t count) {
   float largest = 0;
   for (std::size_t idx = 0; idx < count; ++idx) {
@@ -112,6 +84,33 @@ std::uint8_t nearest_fp4(float value, Round round) {
 }
 
 } // namespace
+
+void pack_numbers(
+    const std::uint8_t* numbers,
+    std::size_t count,
+    int bits,
+    std::byte* out) {
+  if (bits == 8) {
+    std::memcpy(out, numbers, count);
+    return;
+  }
+  if (bits == 4) {
+    for (std::size_t idx = 0; idx < count; idx += 2) {
+      *out++ = static_cast<std::byte>(numbers[idx] | numbers[idx + 1] << 4);
+    }
+    return;
+  }
+  // Eight numbers are `bits` whole bytes.
+  for (std::size_t idx = 0; idx < count; idx += 8) {
+    std::uint64_t word = 0;
+    for (std::size_t at = 0; at < 8; ++at) {
+      word |= std::uint64_t{numbers[idx + at]}
+          << (at * static_cast<std::size_t>(bits));
+    }
+    std::memcpy(out, &word, static_cast<std::size_t>(bits));
+    out += bits;
+  }
+}
 
 void narrow(DType dtype, std::span<const float> from, std::byte* out) {
   if (dtype == DType::f32) {
@@ -209,7 +208,7 @@ void Quantizer::quantize_affine(const float* group, PackedRow out) const {
     numbers[idx] =
         static_cast<std::uint8_t>(static_cast<std::int32_t>(nearest(clamped)));
   }
-  pack(numbers.data(), group_size_, format_.bits, out.packed);
+  pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
   store(dtype_, scale, out.scales);
   store(dtype_, bias, out.biases);
 }
@@ -225,7 +224,7 @@ void Quantizer::quantize_mx(const float* group, PackedRow out) const {
     const float number = rounded(group[idx] / power);
     numbers[idx] = is_fp4 ? fp4(number) : to_fp8(number);
   }
-  pack(numbers.data(), group_size_, format_.bits, out.packed);
+  pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
   *out.scales = static_cast<std::byte>(static_cast<int>(exponent) + 127);
 }
 
@@ -240,7 +239,7 @@ void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
     numbers[idx] =
         nearest_fp4(number, [](float difference) { return difference; });
   }
-  pack(numbers.data(), group_size_, format_.bits, out.packed);
+  pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
   *out.scales = static_cast<std::byte>(scale);
 }
 

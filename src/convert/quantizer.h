@@ -19,6 +19,14 @@ void narrow(DType dtype, std::span<const float> from, std::byte* out);
 /// The same, back as float32.
 void round_to(DType dtype, std::span<float> values);
 
+/// Numbers of `bits` each after each other, little-endian, as MLX packs them;
+/// `count` is a multiple of 8.
+void pack_numbers(
+    const std::uint8_t* numbers,
+    std::size_t count,
+    int bits,
+    std::byte* out);
+
 /// Where quantize_row() writes: the row's packed numbers, its scales and, in
 /// mode affine, its biases.
 struct PackedRow {

@@ -127,23 +127,34 @@ void StagedFile::sync() {
   }
 }
 
-StagedDirectory::StagedDirectory(const fs::path& target, bool replace)
-    : target_(target), replace_(replace) {
+StagedDirectory::StagedDirectory(
+    const fs::path& target,
+    bool replace,
+    Kind kind)
+    : target_(target), replace_(replace), kind_(kind) {
   // "dir/" means "dir".
   if (!target_.has_filename()) {
     target_ = target_.parent_path();
   }
   if (target_.filename().empty() || target_.filename() == "." ||
       target_.filename() == "..") {
-    throw FileError(target, "expected the name of a new directory");
+    throw FileError(
+        target,
+        kind_ == Kind::file ? "expected the name of a new file"
+                            : "expected the name of a new directory");
   }
   std::error_code error;
   const auto status = fs::symlink_status(target_, error);
   if (fs::exists(status) && !replace) {
     throw FileError(target_, "is already there; use --force to replace it");
   }
-  if (fs::exists(status) && !fs::is_directory(status)) {
-    throw FileError(target_, "is already there and not a directory");
+  const bool fits = kind_ == Kind::file ? fs::is_regular_file(status)
+                                        : fs::is_directory(status);
+  if (fs::exists(status) && !fits) {
+    throw FileError(
+        target_,
+        kind_ == Kind::file ? "is already there and not a file"
+                            : "is already there and not a directory");
   }
   const auto parent = parent_of(target_);
   fs::create_directories(parent, error);
@@ -181,8 +192,8 @@ std::uint64_t StagedDirectory::free_bytes() const {
 }
 
 StagedFile& StagedDirectory::create(const std::string& name) {
-  return *files_.emplace_back(
-      std::make_unique<StagedFile>(directory_ / name, target_ / name));
+  return *files_.emplace_back(std::make_unique<StagedFile>(
+      directory_ / name, kind_ == Kind::file ? target_ : target_ / name));
 }
 
 void StagedDirectory::write_file(
@@ -191,12 +202,27 @@ void StagedDirectory::write_file(
   create(name).write(0, bytes.data(), bytes.size());
 }
 
+void StagedDirectory::publish_file() {
+  const auto staged = *fs::directory_iterator(directory_);
+  // A file that was made meanwhile is not ours to replace.
+  const int result = replace_ ? ::rename(staged.path().c_str(), target_.c_str())
+                              : ::link(staged.path().c_str(), target_.c_str());
+  if (result != 0) {
+    throw FileError(target_, reason("cannot rename into place", errno));
+  }
+  sync_directory(parent_of(target_));
+}
+
 void StagedDirectory::publish() {
   for (const auto& file : files_) {
     file->sync();
   }
   files_.clear();
   sync_directory(directory_);
+  if (kind_ == Kind::file) {
+    publish_file();
+    return;
+  }
   std::error_code error;
   if (replace_ && fs::exists(target_, error)) {
     if (!exchange(directory_, target_)) {

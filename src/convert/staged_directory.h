@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A directory that appears under its name whole or not at all.
+// A directory, or a file, that appears under its name whole or not at all.
 #pragma once
 
 #include <cstddef>
@@ -36,8 +36,14 @@ class StagedFile {
 /// from a process that was killed, and removes it.
 class StagedDirectory {
  public:
+  /// What appears under the target's name.
+  enum class Kind { directory, file };
+
   /// Throws FileError when `target` is there, unless `replace`.
-  StagedDirectory(const std::filesystem::path& target, bool replace);
+  StagedDirectory(
+      const std::filesystem::path& target,
+      bool replace,
+      Kind kind = Kind::directory);
   ~StagedDirectory();
   StagedDirectory(const StagedDirectory&) = delete;
   StagedDirectory& operator=(const StagedDirectory&) = delete;
@@ -49,16 +55,20 @@ class StagedDirectory {
   /// Free bytes of the file system.
   std::uint64_t free_bytes() const;
 
-  /// `name` is plain. The file lives as long as this object.
+  /// `name` is plain; of Kind::file there is one, under any name. The file
+  /// lives as long as this object.
   StagedFile& create(const std::string& name);
   void write_file(const std::string& name, std::string_view bytes);
 
   void publish();
 
  private:
+  void publish_file();
+
   std::filesystem::path target_;
   std::filesystem::path directory_;
   bool replace_;
+  Kind kind_;
   int lock_ = -1;
   std::vector<std::unique_ptr<StagedFile>> files_;
 };

@@ -123,9 +123,27 @@ TensorJob TensorJob::quantize(
     const QuantFormat& format) {
   auto job = dequantize(module, std::move(matrix), dtype);
   job.quantizer_ = std::move(quantizer);
+  job.format_ = format;
+  job.quantized_module_ = module;
   job.outputs_.clear();
   job.add_packed_outputs(module, format, dtype);
   return job;
+}
+
+void TensorJob::calibrate(std::shared_ptr<const ErrorFeedback> feedback) {
+  calibrated_.reset();
+  if (feedback == nullptr || format_.mode != QuantMode::affine) {
+    return;
+  }
+  if (feedback->size() != n_columns_) {
+    const auto& weight = matrix_->weight();
+    throw TensorError(
+        weight.path(),
+        printable(weight.source_name),
+        "has " + std::to_string(n_columns_) + " columns, its inputs have " +
+            std::to_string(feedback->size()) + " numbers");
+  }
+  calibrated_.emplace(format_, *dtype_, std::move(feedback));
 }
 
 TensorJob
@@ -204,8 +222,13 @@ void TensorJob::quantize_rows(
           ? scratch.out[idx].data() + row * outputs_[idx].row_bytes
           : nullptr;
     };
-    quantizer_->quantize_row(
-        values.subspan(row * columns, columns), {at(0), at(1), at(2)});
+    const auto numbers = values.subspan(row * columns, columns);
+    const PackedRow out{at(0), at(1), at(2)};
+    if (calibrated_) {
+      calibrated_->quantize_row(numbers, out);
+    } else {
+      quantizer_->quantize_row(numbers, out);
+    }
   }
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "convert/calibrated_quantizer.h"
 #include "convert/quantizer.h"
 #include "convert/staged_directory.h"
 #include "formats/safetensors_layout.h"
@@ -48,6 +49,14 @@ class TensorJob {
   /// biases of affine groups become `dtype`.
   static TensorJob
   repack(const std::string& module, StoredMatrix matrix, DType dtype);
+
+  /// Of quantize() in mode affine: rounds as that feedback has it. Null: frees
+  /// it.
+  void calibrate(std::shared_ptr<const ErrorFeedback> feedback);
+  /// Of quantize(): the module; else empty.
+  const std::string& quantized_module() const {
+    return quantized_module_;
+  }
 
   std::vector<OutputTensor>& outputs() {
     return outputs_;
@@ -91,6 +100,9 @@ class TensorJob {
   const StoredTensor* tensor_ = nullptr; ///< Of copy and cast.
   std::optional<StoredMatrix> matrix_;   ///< Of the others.
   std::shared_ptr<const Quantizer> quantizer_;
+  std::optional<CalibratedQuantizer> calibrated_; ///< Instead of quantizer_.
+  QuantFormat format_;
+  std::string quantized_module_;
   std::optional<DType> dtype_; ///< Nothing: bytes are copied.
   bool repacks_ = false;
   std::vector<std::int64_t> shape_;

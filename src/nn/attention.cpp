@@ -81,7 +81,14 @@ mx::array Attention::operator()(
     const mx::array& x,
     const RMSNorm& norm,
     const LayerStep& step) const {
-  return o_proj.add_to(x, attend(qkv_proj(x, norm), step));
+  return o_proj.add_to(x, heads(x, norm, step));
+}
+
+mx::array Attention::heads(
+    const mx::array& x,
+    const RMSNorm& norm,
+    const LayerStep& step) const {
+  return attend(qkv_proj(x, norm), step);
 }
 
 mx::array Attention::attend(const mx::array& qkv, const LayerStep& step) const {

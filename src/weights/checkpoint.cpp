@@ -240,6 +240,10 @@ Checkpoint Checkpoint::open(const fs::path& path) {
       tensor.ggml_type = info.type;
     }
     tensor.shape = info.shape;
+    if (info.name.ends_with("ffn_gate_inp_shexp.weight") &&
+        info.shape.size() == 1) {
+      tensor.shape.insert(tensor.shape.begin(), 1); // a matrix of one row
+    }
     tensor.pieces.push_back({file, info.offset, info.n_bytes});
     tensor.permuted_head_dim = names.permuted_head_dim(info);
     const auto name = names.canonical(info.name);

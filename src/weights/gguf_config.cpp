@@ -26,6 +26,7 @@ struct ArchitectureRow {
 constexpr std::array architecture_rows = std::to_array<ArchitectureRow>({
     {"llama", "llama"},
     {"qwen2", "qwen2"},
+    {"qwen2moe", "qwen2_moe"},
     {"qwen3", "qwen3"},
     {"qwen3moe", "qwen3_moe"},
 });
@@ -207,18 +208,24 @@ void map_head_dim(Mapper& map, const GgufFile& file) {
 
 void map_experts(Mapper& map, const GgufFile& file) {
   const auto count = file.get_uint(map.key("expert_count"));
-  if (map.json["model_type"] != "qwen3_moe") {
+  const bool is_qwen2 = map.json["model_type"] == "qwen2_moe";
+  if (!is_qwen2 && map.json["model_type"] != "qwen3_moe") {
     if (count.value_or(0) > 0) {
-      map.fail("expert_count", "only qwen3moe may have experts");
+      map.fail("expert_count", "only qwen2moe and qwen3moe may have experts");
     }
     return;
   }
   map.need_int("expert_count", "num_experts");
   map.need_int("expert_used_count", "num_experts_per_tok");
   map.need_int("expert_feed_forward_length", "moe_intermediate_size");
-  // The architecture normalizes; only newer files say so.
+  // qwen3moe normalizes, qwen2moe does not; only newer files say so.
   map.json["norm_topk_prob"] =
-      file.get_bool(map.key("expert_weights_norm")).value_or(true);
+      file.get_bool(map.key("expert_weights_norm")).value_or(!is_qwen2);
+  if (is_qwen2) {
+    map.need_int(
+        "expert_shared_feed_forward_length", "shared_expert_intermediate_size");
+    map.json["qkv_bias"] = file.find("blk.0.attn_q.bias") != nullptr;
+  }
 }
 
 void map_vocabulary(Mapper& map, const GgufFile& file) {

@@ -37,6 +37,10 @@ constexpr std::array layer_rows = std::to_array<NameRow>({
     {"ffn_gate_exps", "mlp.switch_mlp.gate_proj"},
     {"ffn_up_exps", "mlp.switch_mlp.up_proj"},
     {"ffn_down_exps", "mlp.switch_mlp.down_proj"},
+    {"ffn_gate_inp_shexp", "mlp.shared_expert_gate"},
+    {"ffn_gate_shexp", "mlp.shared_expert.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_expert.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_expert.down_proj"},
 });
 
 template <std::size_t n>
@@ -111,6 +115,32 @@ std::int64_t GgufNames::permuted_head_dim(const GgufTensor& tensor) const {
             std::to_string(n_heads) + " heads");
   }
   return n_rows / n_heads;
+}
+
+std::string gguf_tensor_name(const std::string& canonical) {
+  const auto dot = canonical.rfind('.');
+  if (dot == std::string::npos) {
+    return {};
+  }
+  const auto module = std::string_view(canonical).substr(0, dot);
+  const auto leaf = canonical.substr(dot);
+  for (const auto& row : global_rows) {
+    if (row.canonical == module) {
+      return std::string(row.gguf) + leaf;
+    }
+  }
+  constexpr std::string_view layers = "model.layers.";
+  const auto layer_end = module.find('.', layers.size());
+  if (!module.starts_with(layers) || layer_end == std::string_view::npos) {
+    return {};
+  }
+  const auto layer = module.substr(layers.size(), layer_end - layers.size());
+  for (const auto& row : layer_rows) {
+    if (row.canonical == module.substr(layer_end + 1)) {
+      return "blk." + std::string(layer) + "." + std::string(row.gguf) + leaf;
+    }
+  }
+  return {};
 }
 
 } // namespace qwen3_mlx

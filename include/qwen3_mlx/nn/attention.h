@@ -43,6 +43,11 @@ struct Attention {
       const RMSNorm& norm,
       const LayerStep& step) const;
 
+  /// What o_proj takes: the outputs of all heads,
+  /// [T, n_heads * head_dim].
+  mx::array
+  heads(const mx::array& x, const RMSNorm& norm, const LayerStep& step) const;
+
   int n_heads;
   int n_kv_heads;
   int head_dim;

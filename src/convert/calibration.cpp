@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+#include "convert/calibration.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "mlx/ops.h"
+#include "mlx/transforms.h"
+#include "qwen3_mlx/error.h"
+#include "qwen3_mlx/models/llama.h"
+#include "qwen3_mlx/models/qwen2.h"
+#include "qwen3_mlx/models/qwen2_moe.h"
+#include "qwen3_mlx/models/qwen3.h"
+#include "qwen3_mlx/models/qwen3_moe.h"
+#include "qwen3_mlx/tokenizer.h"
+
+namespace qwen3_mlx {
+namespace {
+
+/// x [T, in] -> mean over T of x x^T.
+mx::array second_moment(const mx::array& x) {
+  const auto wide = mx::astype(x, mx::float32);
+  const auto sum = mx::matmul(mx::transpose(wide), wide);
+  return mx::divide(sum, mx::array(static_cast<float>(x.shape(0))));
+}
+
+std::vector<std::uint32_t> tokens_of(
+    const std::filesystem::path& path,
+    const CalibrationOptions& options) {
+  const auto text = options.text.empty() ? built_in_calibration_text()
+                                         : std::string_view(options.text);
+  auto ids = load_tokenizer(path).encode(text, /* add_special_tokens */ true);
+  const auto length = static_cast<std::size_t>(options.sequence_length);
+  if (ids.size() < length) {
+    throw InvalidArgument(
+        "the calibration text has " + std::to_string(ids.size()) +
+        " tokens, expected at least " + std::to_string(length));
+  }
+  const auto most = static_cast<std::size_t>(options.max_tokens);
+  const auto count = std::max(length, std::min(ids.size(), most));
+  ids.resize(count / length * length);
+  return ids;
+}
+
+LoadOptions load_options() {
+  LoadOptions options;
+  options.kernels = Kernels::stock; // layers are called one by one
+  return options;
+}
+
+const Mlp* dense_mlp(const DenseBlock& block) {
+  return &block.mlp;
+}
+
+const Mlp* dense_mlp(const SparseBlock& block) {
+  return block.mlp ? &*block.mlp : nullptr;
+}
+
+const SparseMoeBlock* sparse_mlp(const DenseBlock&) {
+  return nullptr;
+}
+
+const SparseMoeBlock* sparse_mlp(const SparseBlock& block) {
+  return block.sparse_mlp ? &*block.sparse_mlp : nullptr;
+}
+
+} // namespace
+
+CalibrationRun::CalibrationRun(
+    const std::filesystem::path& path,
+    const CalibrationOptions& options)
+    : model_(load_model(path, load_options())), tokens_(mx::zeros({0})),
+      n_sequences_(0), length_(options.sequence_length),
+      hidden_(mx::zeros({0})) {
+  const auto ids = tokens_of(path, options);
+  n_sequences_ = static_cast<int>(ids.size()) / length_;
+  tokens_ = mx::array(ids.begin(), {static_cast<int>(ids.size())}, mx::uint32);
+  rewind();
+}
+
+template <class Function>
+auto CalibrationRun::with_decoder(const Function& function) const {
+  if (const auto* llama = model_.as<llama::Model>()) {
+    return function(*llama);
+  }
+  if (const auto* qwen2 = model_.as<qwen2::Model>()) {
+    return function(*qwen2);
+  }
+  if (const auto* qwen3 = model_.as<qwen3::Model>()) {
+    return function(*qwen3);
+  }
+  if (const auto* qwen2_moe = model_.as<qwen2_moe::Model>()) {
+    return function(*qwen2_moe);
+  }
+  if (const auto* qwen3_moe = model_.as<qwen3_moe::Model>()) {
+    return function(*qwen3_moe);
+  }
+  throw InvalidArgument(
+      "calibration does not know how to run " + model_.args().model_type);
+}
+
+int CalibrationRun::n_layers() const {
+  return model_.args().num_hidden_layers;
+}
+
+void CalibrationRun::rewind() {
+  layer_idx_ = 0;
+  cache_ = model_.make_cache();
+  hidden_ = with_decoder(
+      [&](const auto& model) { return model.model.embed_tokens(tokens_); });
+  mx::eval(hidden_);
+}
+
+template <class Block>
+InputMoments CalibrationRun::run_layer(const std::vector<Block>& layers) {
+  const auto& layer = layers[static_cast<std::size_t>(layer_idx_)];
+  const auto prefix = "model.layers." + std::to_string(layer_idx_) + ".";
+  const std::vector<Segment> segments{
+      {.cache = cache_, .length = length_, .batch = n_sequences_}};
+  const LayerStep step{segments, layer_idx_};
+  InputMoments moments;
+  const auto add = [&](std::initializer_list<const char*> modules,
+                       const mx::array& x) {
+    const auto moment = second_moment(x);
+    for (const auto* module : modules) {
+      moments.insert_or_assign(prefix + module, moment);
+    }
+  };
+  const auto& attention = layer.self_attn;
+  add({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+      layer.input_layernorm(hidden_));
+  const auto heads = attention.heads(hidden_, layer.input_layernorm, step);
+  add({"self_attn.o_proj"}, heads);
+  const auto between = attention.o_proj.add_to(hidden_, heads);
+  const auto normed = layer.post_attention_layernorm(between);
+  if (const auto* mlp = dense_mlp(layer)) {
+    add({"mlp.gate_proj", "mlp.up_proj"}, normed);
+    const auto gated = mlp->gate_up_proj.swiglu(normed);
+    add({"mlp.down_proj"}, gated);
+    hidden_ = mlp->down_proj.add_to(between, gated);
+  } else if (const auto* sparse = sparse_mlp(layer)) {
+    // Of all tokens, whichever experts they go to.
+    add({"mlp.switch_mlp.gate_proj",
+         "mlp.switch_mlp.up_proj",
+         "mlp.shared_expert.gate_proj",
+         "mlp.shared_expert.up_proj"},
+        normed);
+    hidden_ = (*sparse)(between, layer.post_attention_layernorm);
+  }
+  ++layer_idx_;
+  std::vector<mx::array> all{hidden_};
+  for (const auto& [module, moment] : moments) {
+    all.push_back(moment);
+  }
+  mx::eval(all);
+  return moments;
+}
+
+InputMoments CalibrationRun::next_layer() {
+  InputMoments moments;
+  with_decoder([&](const auto& model) {
+    moments = run_layer(model.model.layers);
+    return 0;
+  });
+  return moments;
+}
+
+InputMoments CalibrationRun::head() {
+  InputMoments moments;
+  with_decoder([&](const auto& model) {
+    const auto moment = second_moment(model.model.norm(hidden_));
+    mx::eval(moment);
+    moments.emplace(model.lm_head ? "lm_head" : "model.embed_tokens", moment);
+    return 0;
+  });
+  return moments;
+}
+
+} // namespace qwen3_mlx
