@@ -20,7 +20,7 @@ float rounded_to(DType dtype, float value) {
   return value;
 }
 
-float nearest(float value, AffineGroup group, float largest) {
+float nearest(float value, AffineGrid group, float largest) {
   return std::clamp(
       std::nearbyint((value - group.bias) / group.scale), 0.0f, largest);
 }
@@ -30,11 +30,11 @@ float largest_of(int bits) {
 }
 
 /// The line through (q, value) with the least weighted error.
-AffineGroup fitted(
+AffineGrid fitted(
     std::span<const float> values,
     std::span<const float> costs,
     float largest,
-    AffineGroup group) {
+    AffineGrid group) {
   double n = 0, q_sum = 0, qq = 0, v_sum = 0, qv = 0;
   for (std::size_t idx = 0; idx < values.size(); ++idx) {
     const double cost = costs[idx];
@@ -61,7 +61,7 @@ double group_error(
     std::span<const float> values,
     std::span<const float> costs,
     int bits,
-    AffineGroup group) {
+    AffineGrid group) {
   const float largest = largest_of(bits);
   float error = 0;
   for (std::size_t idx = 0; idx < values.size(); ++idx) {
@@ -72,7 +72,7 @@ double group_error(
   return error;
 }
 
-AffineGroup search_group(
+AffineGrid search_group(
     std::span<const float> values,
     std::span<const float> costs,
     int bits,
@@ -83,9 +83,9 @@ AffineGroup search_group(
   constexpr int n_fits = 2;
   const float largest = largest_of(bits);
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
-  AffineGroup best{1.0f, rounded_to(dtype, *low)};
+  AffineGrid best{1.0f, rounded_to(dtype, *low)};
   double least = group_error(values, costs, bits, best);
-  const auto consider = [&](AffineGroup group) {
+  const auto consider = [&](AffineGrid group) {
     group = {rounded_to(dtype, group.scale), rounded_to(dtype, group.bias)};
     if (group.scale == 0 || !std::isfinite(group.scale) ||
         !std::isfinite(group.bias)) {

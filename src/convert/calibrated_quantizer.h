@@ -66,14 +66,14 @@ class CalibratedQuantizer {
 };
 
 /// The scale and bias of a group of affine quantization.
-struct AffineGroup {
+struct AffineGrid {
   float scale;
   float bias;
 };
 
 /// Those with the least sum of costs[i] * (values[i] - rounded)^2 among the
 /// candidates of a search; both are numbers of `dtype`.
-AffineGroup search_group(
+AffineGrid search_group(
     std::span<const float> values,
     std::span<const float> costs,
     int bits,
@@ -84,6 +84,6 @@ double group_error(
     std::span<const float> values,
     std::span<const float> costs,
     int bits,
-    AffineGroup group);
+    AffineGrid group);
 
 } // namespace qwen3_mlx

@@ -7,6 +7,7 @@
 
 #include "formats/checked.h"
 #include "formats/ggml_dequantize.h"
+#include "formats/gguf_parts.h"
 #include "formats/safetensors.h"
 #include "qwen3_mlx/config.h"
 #include "qwen3_mlx/error.h"
@@ -182,6 +183,41 @@ class Directory {
   std::vector<NamedTensor> tensors_;
 };
 
+/// The tensors of one file under their canonical names.
+void add_gguf_tensors(
+    const std::shared_ptr<const GgufFile>& container,
+    const GgufNames& names,
+    std::map<std::string, StoredTensor, std::less<>>& tensors) {
+  // The pieces share the file whose header was checked.
+  const std::shared_ptr<const File> file(container, &container->file());
+  for (const auto& info : container->tensors()) {
+    if (info.name == "rope_freqs.weight") {
+      continue; // config_from_gguf reads it as rope_scaling
+    }
+    StoredTensor tensor;
+    tensor.source_name = info.name;
+    tensor.type = stored_type(info.type);
+    tensor.type_name = ggml_block(info.type).name;
+    if (can_dequantize(info.type)) {
+      tensor.ggml_type = info.type;
+    }
+    tensor.shape = info.shape;
+    if (info.name.ends_with("ffn_gate_inp_shexp.weight") &&
+        info.shape.size() == 1) {
+      tensor.shape.insert(tensor.shape.begin(), 1); // a matrix of one row
+    }
+    tensor.pieces.push_back({file, info.offset, info.n_bytes});
+    tensor.permuted_head_dim = names.permuted_head_dim(info);
+    const auto name = names.canonical(info.name);
+    if (!tensors.try_emplace(name, std::move(tensor)).second) {
+      throw TensorError(
+          container->path(),
+          printable(info.name),
+          "means " + name + ", which is there");
+    }
+  }
+}
+
 } // namespace
 
 fs::path checkpoint_file(const fs::path& directory, const std::string& name) {
@@ -223,34 +259,11 @@ Checkpoint Checkpoint::open(const fs::path& path) {
     }
     return checkpoint;
   }
-  const auto container = std::make_shared<const GgufFile>(path);
+  const GgufParts parts(path);
   checkpoint.is_gguf_ = true;
-  // The pieces share the file whose header was checked.
-  const std::shared_ptr<const File> file(container, &container->file());
-  const GgufNames names(*container);
-  for (const auto& info : container->tensors()) {
-    if (info.name == "rope_freqs.weight") {
-      continue; // config_from_gguf reads it as rope_scaling
-    }
-    StoredTensor tensor;
-    tensor.source_name = info.name;
-    tensor.type = stored_type(info.type);
-    tensor.type_name = ggml_block(info.type).name;
-    if (can_dequantize(info.type)) {
-      tensor.ggml_type = info.type;
-    }
-    tensor.shape = info.shape;
-    if (info.name.ends_with("ffn_gate_inp_shexp.weight") &&
-        info.shape.size() == 1) {
-      tensor.shape.insert(tensor.shape.begin(), 1); // a matrix of one row
-    }
-    tensor.pieces.push_back({file, info.offset, info.n_bytes});
-    tensor.permuted_head_dim = names.permuted_head_dim(info);
-    const auto name = names.canonical(info.name);
-    if (!checkpoint.tensors_.try_emplace(name, std::move(tensor)).second) {
-      throw TensorError(
-          path, printable(info.name), "means " + name + ", which is there");
-    }
+  const GgufNames names(parts.first());
+  for (const auto& container : parts.files()) {
+    add_gguf_tensors(container, names, checkpoint.tensors_);
   }
   return checkpoint;
 }

@@ -150,13 +150,14 @@ llama3_factors(std::size_t n, double theta, const Json& scaling) {
 /// GGUF files hold Llama 3's scaling as its effect, a factor for each pair. The
 /// parameters follow from it: the largest factor is "factor", the others are
 /// the family's, which is checked.
-void map_llama3(Mapper& map, const GgufFile& file) {
-  const auto* tensor = file.find("rope_freqs.weight");
+void map_llama3(Mapper& map, const GgufParts& parts) {
+  const auto [found_in, tensor] = parts.find("rope_freqs.weight");
   if (tensor == nullptr) {
     return;
   }
+  const auto& path = found_in->path();
   const auto fail = [&](const std::string& reason) {
-    throw TensorError(file.path(), "rope_freqs.weight", reason);
+    throw TensorError(path, "rope_freqs.weight", reason);
   };
   constexpr std::int64_t max_pairs = 1 << 15;
   if (tensor->type != GgmlType::f32 || tensor->shape.size() != 1 ||
@@ -166,7 +167,7 @@ void map_llama3(Mapper& map, const GgufFile& file) {
     fail("expected one F32 number for each pair of a head");
   }
   std::vector<float> found(static_cast<std::size_t>(tensor->shape[0]));
-  file.file().read(tensor->offset, tensor->n_bytes, found.data());
+  found_in->file().read(tensor->offset, tensor->n_bytes, found.data());
   auto& scaling = map.json["rope_scaling"];
   scaling = {
       {"rope_type", "llama3"},
@@ -206,7 +207,8 @@ void map_head_dim(Mapper& map, const GgufFile& file) {
   }
 }
 
-void map_experts(Mapper& map, const GgufFile& file) {
+void map_experts(Mapper& map, const GgufParts& parts) {
+  const auto& file = parts.first();
   const auto count = file.get_uint(map.key("expert_count"));
   const bool is_qwen2 = map.json["model_type"] == "qwen2_moe";
   if (!is_qwen2 && map.json["model_type"] != "qwen3_moe") {
@@ -224,19 +226,21 @@ void map_experts(Mapper& map, const GgufFile& file) {
   if (is_qwen2) {
     map.need_int(
         "expert_shared_feed_forward_length", "shared_expert_intermediate_size");
-    map.json["qkv_bias"] = file.find("blk.0.attn_q.bias") != nullptr;
+    map.json["qkv_bias"] = parts.find("blk.0.attn_q.bias").tensor != nullptr;
   }
 }
 
-void map_vocabulary(Mapper& map, const GgufFile& file) {
-  const auto* embedding = file.find("token_embd.weight");
+void map_vocabulary(Mapper& map, const GgufParts& parts) {
+  const auto& file = parts.first();
+  const auto* embedding = parts.find("token_embd.weight").tensor;
   if (embedding == nullptr || embedding->shape.size() != 2) {
     throw TensorError(
         file.path(), "token_embd.weight", "is missing, expected a matrix");
   }
   // Rows of the embedding are what counts: vocab_size is not always written.
   map.json["vocab_size"] = embedding->shape[0];
-  map.json["tie_word_embeddings"] = file.find("output.weight") == nullptr;
+  map.json["tie_word_embeddings"] =
+      parts.find("output.weight").tensor == nullptr;
   auto ids = Json::array();
   for (const auto* key :
        {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
@@ -253,7 +257,8 @@ void map_vocabulary(Mapper& map, const GgufFile& file) {
 
 } // namespace
 
-Config config_from_gguf(const GgufFile& file) {
+Config config_from_gguf(const GgufParts& parts) {
+  const auto& file = parts.first();
   Mapper map(file);
   map.need_int("embedding_length", "hidden_size");
   map.need_int("block_count", "num_hidden_layers");
@@ -264,11 +269,12 @@ Config config_from_gguf(const GgufFile& file) {
   map.copy_float("attention.layer_norm_rms_epsilon", "rms_norm_eps", map.json);
   map_head_dim(map, file);
   map_rope(map, file);
-  map_llama3(map, file);
-  map_experts(map, file);
-  map_vocabulary(map, file);
+  map_llama3(map, parts);
+  map_experts(map, parts);
+  map_vocabulary(map, parts);
   // GGUF has no key for it: the tensors are there or not.
-  map.json["attention_bias"] = file.find("blk.0.attn_q.bias") != nullptr;
+  map.json["attention_bias"] =
+      parts.find("blk.0.attn_q.bias").tensor != nullptr;
   map.json["torch_dtype"] = "float16";
   return Config::parse(file.path(), map.json.dump());
 }

@@ -30,8 +30,8 @@ class GgufNames {
   std::int64_t n_kv_heads_ = 1;
 };
 
-/// The way back: "model.norm.weight" -> "output_norm.weight"; empty for what has
-/// no name there.
+/// The way back: "model.norm.weight" -> "output_norm.weight"; empty for what
+/// has no name there.
 std::string gguf_tensor_name(const std::string& canonical);
 
 } // namespace qwen3_mlx

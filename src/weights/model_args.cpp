@@ -320,7 +320,7 @@ ModelArgs get_model_args(const std::filesystem::path& path) {
     throw FileError(
         path, "expected a directory with config.json, or a GGUF file");
   }
-  return parse_model_args(config_from_gguf(GgufFile(path)));
+  return parse_model_args(config_from_gguf(GgufParts(path)));
 }
 
 } // namespace qwen3_mlx

@@ -281,7 +281,7 @@ TEST(GgufWeights, ErrorsNameTensorAndType) {
   expect_error(
       GgufBuilder().entry("general.architecture", "gemma").build(),
       "general.architecture",
-      "llama, qwen2, qwen3, qwen3moe");
+      "llama, qwen2, qwen2moe, qwen3, qwen3moe");
   expect_error(GgufBuilder().build(), "general.architecture", "found none");
   expect_error(
       GgufBuilder().entry("general.architecture", "qwen3").build(),
@@ -300,7 +300,7 @@ TEST(GgufWeights, ErrorsNameTensorAndType) {
   expect_error(
       with_embedding(small_llama().entry("llama.expert_count", 8u), 0),
       "llama.expert_count",
-      "only qwen3moe");
+      "only qwen2moe and qwen3moe");
   expect_error(
       with_rope_factors(8.0f, /* error */ 0.01f),
       "rope_freqs.weight",
