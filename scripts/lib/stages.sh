@@ -180,6 +180,7 @@ stage_server() {
   "$python" "$root/scripts/server/hostile.py" --model "$tiny"
   "$python" "$root/scripts/server/openai_client.py"
   "$python" "$root/scripts/server/concurrency.py" --requests 64 --longest 200
+  "$python" "$root/scripts/server/concurrency.py" --requests 16 --longest 200 --kv-bits 8
   "$python" "$root/scripts/server/schema.py" --model "$tiny" --examples 100
   if ensure_browser; then
     "$python" "$root/scripts/server/page.py"

@@ -67,10 +67,13 @@ def main():
     parser.add_argument("--requests", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--longest", type=int, default=4000)
+    parser.add_argument("--kv-bits", choices=["4", "8"])
     arguments = parser.parse_args()
     model = arguments.model or default_model()
     checks = Checks()
     options = ["--max-memory", "3G", "--max-queue", "1000"]
+    if arguments.kv_bits:
+        options += ["--kv-bits", arguments.kv_bits]
     program = find_program()
     with Server(program, model, *options) as server, \
             Server(program, model, *options, "--no-prefix-cache", "--max-num-seqs", "1") as alone:

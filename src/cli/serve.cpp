@@ -183,7 +183,7 @@ void add_engine_options(CLI::App& command, ServeCommand& options) {
   add("--kv-bits",
       engine.kv.kv_bits,
       "BITS",
-      "Quantize keys and values to this size; they are then not shared")
+      "Quantize keys and values to this size")
       ->check(CLI::IsMember(std::vector<int>{4, 8}));
   add("--kv-group-size", engine.kv.kv_group_size, "N", "With --kv-bits")
       ->check(CLI::IsMember(std::vector<int>{32, 64, 128}));

@@ -66,15 +66,17 @@ std::size_t position_bytes(const Model& model, const CacheOptions& options) {
   return values * sizeof(float); // no activations are wider
 }
 
-bool is_default(const CacheOptions& options) {
-  return !options.max_kv_size && !options.kv_bits;
+// Whether all positions are kept, and in one form.
+bool is_pageable(const CacheOptions& options) {
+  return !options.max_kv_size &&
+      (!options.kv_bits || options.quantized_kv_start == 0);
 }
 
 } // namespace
 
 KvLayout find_kv_layout(const Model& model, const CacheOptions& options) {
-  if (is_default(options)) {
-    const auto shapes = probe_kv_shapes(model);
+  if (is_pageable(options)) {
+    const auto shapes = probe_kv_shapes(model, options);
     if (!shapes.empty()) {
       std::size_t block_bytes = 0;
       for (const auto& shape : shapes) {

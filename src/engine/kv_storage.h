@@ -37,8 +37,8 @@ struct KvLayout {
   std::function<std::unique_ptr<KvStorage>(int num_blocks)> make;
 };
 
-/// `options` other than the default leave the shared blocks unused: rotating
-/// and quantized caches are each sequence's own.
+/// Rotating caches, and those that quantize later positions only, are each
+/// sequence's own.
 KvLayout find_kv_layout(const Model& model, const CacheOptions& options = {});
 
 } // namespace qwen3_mlx::engine

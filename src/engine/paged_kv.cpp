@@ -172,7 +172,8 @@ void PagedStorage::drop(SequenceId id) {
   held_.erase(id);
 }
 
-std::vector<cpu::KvShape> probe_kv_shapes(const Model& model) {
+std::vector<cpu::KvShape>
+probe_kv_shapes(const Model& model, const CacheOptions& options) {
   const auto num_layers =
       static_cast<std::size_t>(model.args().num_hidden_layers);
   std::vector<cpu::KvShape> shapes(num_layers);
@@ -186,6 +187,18 @@ std::vector<cpu::KvShape> probe_kv_shapes(const Model& model) {
     logits.eval();
   } catch (const Error&) {
     return {}; // a layer took another way
+  }
+  if (options.kv_bits) {
+    for (auto& shape : shapes) {
+      shape.bits = *options.kv_bits;
+      shape.group = options.kv_group_size;
+      if (shape.head_dim % shape.group != 0) {
+        throw InvalidArgument(
+            "kv_group_size: " + std::to_string(shape.group) +
+            " does not divide the model's head_dim of " +
+            std::to_string(shape.head_dim) + "; give 32");
+      }
+    }
   }
   return shapes;
 }

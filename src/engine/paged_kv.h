@@ -33,7 +33,9 @@ class PagedStorage final : public KvStorage {
 };
 
 /// Runs `model` for one token; the shape of each layer's keys and values, or
-/// nothing where its attention does not take blocks.
-std::vector<cpu::KvShape> probe_kv_shapes(const Model& model);
+/// nothing where its attention does not take blocks. Throws InvalidArgument
+/// when kv_group_size does not divide a head.
+std::vector<cpu::KvShape>
+probe_kv_shapes(const Model& model, const CacheOptions& options);
 
 } // namespace qwen3_mlx::engine

@@ -23,7 +23,7 @@ KeyValues GrowingKV::arrays_of(const Native& native) const {
   auto keys = mx::zeros(shape, dtype);
   auto values = mx::zeros(shape, dtype);
   mx::eval(keys, values);
-  blocks.save(0, offset_, keys.data<std::byte>(), values.data<std::byte>());
+  blocks.save(0, offset_, {keys.data<std::byte>()}, {values.data<std::byte>()});
   return {keys, values};
 }
 
@@ -51,7 +51,7 @@ void GrowingKV::use_blocks(const cpu::KvShape& shape, int batch) {
     auto values = mx::contiguous(cut_positions(*values_, 0, offset_));
     mx::eval(keys, values);
     native.blocks->load(
-        0, offset_, keys.data<std::byte>(), values.data<std::byte>());
+        0, offset_, {keys.data<std::byte>()}, {values.data<std::byte>()});
   }
   keys_.reset();
   values_.reset();

@@ -51,6 +51,9 @@ class GrowingKV final : public KVStore {
     return std::make_unique<GrowingKV>();
   }
 
+  /// Moves what blocks hold back to arrays, for MLX's operations.
+  void use_arrays();
+
  private:
   std::optional<mx::array> keys_; // [B, n_kv_heads, capacity, head_dim]
   std::optional<mx::array> values_;
@@ -65,8 +68,6 @@ class GrowingKV final : public KVStore {
   };
   /// What blocks hold as arrays, once all writing has ended.
   KeyValues arrays_of(const Native& native) const;
-  /// Moves what is held between the two forms.
-  void use_arrays();
   void use_blocks(const cpu::KvShape& shape, int batch);
 
   std::optional<Native> native_;

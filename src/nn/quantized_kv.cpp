@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cpu/views.h"
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/ops.h"
+#include "mlx/transforms.h"
 #include "mlx/utils.h"
 #include "nn/attention_mask.h"
 #include "nn/kv_state.h"
+#include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx {
 namespace {
@@ -19,6 +22,130 @@ constexpr std::array<const char*, 3> part_names = {"", ".scales", ".biases"};
 
 QuantizedKV::QuantizedKV(int bits, int group_size, int start)
     : bits_(bits), group_size_(group_size), start_(start) {}
+
+QuantizedKV::Tail QuantizedKV::arrays_of(const Native& native) const {
+  if (native.last) {
+    mx::eval(*native.last);
+  }
+  const auto& blocks = *native.blocks;
+  const auto& shape = blocks.shape();
+  Tail tail;
+  for (Packed* packed : {&tail.keys, &tail.values}) {
+    const auto part = [&](int n, mx::Dtype dtype) {
+      return mx::zeros(
+          {blocks.batch(), shape.n_kv_heads, tail_length_, n}, dtype);
+    };
+    const auto dtype = cpu::dtype_of(shape.type);
+    const int n_groups = shape.head_dim / shape.group;
+    packed->parts = {
+        part(shape.head_dim * shape.bits / 32, mx::uint32),
+        part(n_groups, dtype),
+        part(n_groups, dtype)};
+  }
+  blocks.save(
+      start_, start_ + tail_length_, tail.keys.memory(), tail.values.memory());
+  return tail;
+}
+
+void QuantizedKV::use_arrays() {
+  if (!native_) {
+    return;
+  }
+  tail_ = tail_length_ > 0 ? arrays_of(*native_) : Tail{};
+  native_.reset();
+}
+
+void QuantizedKV::use_blocks(const cpu::KvShape& shape, int batch) {
+  if (native_) {
+    return;
+  }
+  cpu::KvShape own = shape;
+  own.bits = bits_;
+  own.group = group_size_;
+  if (tail_length_ > 0) {
+    own.type = cpu::float_type(tail_.keys.parts[1]->dtype()).value();
+  }
+  if (own.head_dim % own.group != 0) {
+    throw InvalidArgument(
+        "kv_group_size: " + std::to_string(group_size_) +
+        " does not divide the model's head_dim of " +
+        std::to_string(own.head_dim) + "; give 32");
+  }
+  Native native{
+      std::make_shared<cpu::KvBlocks>(own, batch, start_ / cpu::kKvBlockSize),
+      std::nullopt};
+  if (tail_length_ > 0) {
+    auto keys = tail_.keys.contiguous(tail_length_);
+    auto values = tail_.values.contiguous(tail_length_);
+    native.blocks->load(
+        start_, start_ + tail_length_, keys.memory(), values.memory());
+  }
+  tail_ = {};
+  native_ = std::move(native);
+}
+
+cpu::KvAppend
+QuantizedKV::append(const cpu::KvShape& shape, int batch, int length) {
+  use_blocks(shape, batch);
+  cpu::KvAppend append;
+  append.offset = offset();
+  append.after = native_->last;
+  if (start_ > 0) {
+    const int n_dense = std::clamp(start_ - offset(), 0, length);
+    auto head = head_.append(shape, batch, n_dense);
+    append.head = {head.shape, std::move(head.tables), start_};
+    append.after = append.after ? append.after : head.after;
+    tail_length_ += length - n_dense;
+  } else {
+    tail_length_ += length;
+  }
+  native_->blocks->reserve(start_ + tail_length_);
+  append.shape = native_->blocks->shape();
+  append.tables = native_->blocks->tables();
+  return append;
+}
+
+void QuantizedKV::written_by(const mx::array& attention) {
+  native_->last = attention;
+  if (start_ > 0) {
+    head_.written_by(attention);
+  }
+}
+
+std::unique_ptr<KVStore> QuantizedKV::copy() const {
+  auto other = std::make_unique<QuantizedKV>(*this);
+  other->use_arrays(); // blocks that are written have one owner
+  other->head_.use_arrays();
+  return other;
+}
+
+std::vector<mx::array> QuantizedKV::pending() const {
+  if (native_) {
+    return native_->last ? std::vector{*native_->last}
+                         : std::vector<mx::array>{};
+  }
+  return KVStore::pending();
+}
+
+// Evaluated, its numbers side by side.
+QuantizedKV::Packed QuantizedKV::Packed::contiguous(int length) const {
+  Packed out;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    out.parts[i] = mx::contiguous(cut_positions(*parts[i], 0, length));
+    out.parts[i]->eval();
+  }
+  return out;
+}
+
+cpu::KvArrays QuantizedKV::Packed::memory() {
+  for (auto& part : parts) {
+    part->eval();
+  }
+  return {
+      parts[0]->data<std::byte>(),
+      parts[1]->data<std::byte>(),
+      parts[2]->data<std::byte>()};
+}
 
 QuantizedKV::Packed QuantizedKV::Packed::cut(int length) const {
   Packed out;
@@ -44,7 +171,8 @@ void QuantizedKV::write(Packed& packed, const mx::array& update) const {
   }
 }
 
-void QuantizedKV::append(const mx::array& keys, const mx::array& values) {
+void QuantizedKV::push(const mx::array& keys, const mx::array& values) {
+  use_arrays();
   const int L = keys.shape(2);
   const int n_dense = std::clamp(start_ - offset(), 0, L);
   if (n_dense > 0) {
@@ -52,8 +180,8 @@ void QuantizedKV::append(const mx::array& keys, const mx::array& values) {
         cut_positions(keys, 0, n_dense), cut_positions(values, 0, n_dense));
   }
   if (n_dense < L) {
-    write(keys_, cut_positions(keys, n_dense, L));
-    write(values_, cut_positions(values, n_dense, L));
+    write(tail_.keys, cut_positions(keys, n_dense, L));
+    write(tail_.values, cut_positions(values, n_dense, L));
     tail_length_ += L - n_dense;
   }
 }
@@ -77,7 +205,7 @@ mx::array QuantizedKV::attend(
     const mx::array& keys,
     const mx::array& values,
     const AttentionMask& mask) {
-  append(keys, values);
+  push(keys, values);
   const auto head = head_.fetch();
   if (tail_length_ == 0) {
     return causal_attention(queries, *head, mask);
@@ -97,8 +225,8 @@ mx::array QuantizedKV::attend(
   const auto q = mx::reshape(
       mx::multiply(queries, mx::array(mask.scale, queries.dtype())),
       {B, H, n_repeats, L, D});
-  const auto tail_keys = keys_.cut(tail_length_).with_group_axis();
-  const auto tail_values = values_.cut(tail_length_).with_group_axis();
+  const auto tail_keys = tail_.keys.cut(tail_length_).with_group_axis();
+  const auto tail_values = tail_.values.cut(tail_length_).with_group_axis();
 
   auto scores = product(q, tail_keys, /* transpose */ true);
   if (head) {
@@ -134,7 +262,7 @@ mx::array QuantizedKV::dequantize(const Packed& packed, mx::Dtype dtype) const {
 
 KeyValues
 QuantizedKV::update_and_fetch(const mx::array& keys, const mx::array& values) {
-  append(keys, values);
+  push(keys, values);
   return *fetch();
 }
 
@@ -143,8 +271,10 @@ std::optional<KeyValues> QuantizedKV::fetch() const {
   if (tail_length_ == 0) {
     return held;
   }
-  const auto dtype = keys_.parts[1]->dtype();
-  KeyValues tail{dequantize(keys_, dtype), dequantize(values_, dtype)};
+  const Tail packed = native_ ? arrays_of(*native_) : tail_;
+  const auto dtype = packed.keys.parts[1]->dtype();
+  KeyValues tail{
+      dequantize(packed.keys, dtype), dequantize(packed.values, dtype)};
   if (!held) {
     return tail;
   }
@@ -160,9 +290,14 @@ void QuantizedKV::trim(int n) {
 }
 
 std::size_t QuantizedKV::n_bytes() const {
-  std::size_t total = 0;
-  for (const auto& [name, array] : state()) {
-    total += array.nbytes();
+  std::size_t total = head_.n_bytes();
+  if (native_) {
+    return total + native_->blocks->n_bytes();
+  }
+  for (const Packed* packed : {&tail_.keys, &tail_.values}) {
+    for (const auto& part : packed->parts) {
+      total += part ? part->nbytes() : 0;
+    }
   }
   return total;
 }
@@ -170,10 +305,11 @@ std::size_t QuantizedKV::n_bytes() const {
 std::vector<std::pair<std::string, mx::array>> QuantizedKV::state() const {
   auto arrays = head_.state();
   if (tail_length_ > 0) {
+    const Tail tail = native_ ? arrays_of(*native_) : tail_;
     for (std::size_t i = 0; i < part_names.size(); ++i) {
       const std::string suffix = part_names[i];
-      arrays.emplace_back("packed_keys" + suffix, *keys_.parts[i]);
-      arrays.emplace_back("packed_values" + suffix, *values_.parts[i]);
+      arrays.emplace_back("packed_keys" + suffix, *tail.keys.parts[i]);
+      arrays.emplace_back("packed_values" + suffix, *tail.values.parts[i]);
     }
   }
   return arrays;
@@ -191,6 +327,7 @@ std::vector<std::pair<std::string, int>> QuantizedKV::counters() const {
 void QuantizedKV::restore(
     const std::vector<std::pair<std::string, mx::array>>& state,
     const std::vector<std::pair<std::string, int>>& counters) {
+  native_.reset();
   const KVState saved(state, counters);
   head_.restore(state, counters);
   bits_ = saved.counter("bits", 2, 8);
@@ -198,8 +335,8 @@ void QuantizedKV::restore(
   start_ = saved.counter("start", 0, 1 << 30);
   for (std::size_t i = 0; i < part_names.size(); ++i) {
     const std::string suffix = part_names[i];
-    keys_.parts[i] = saved.positions("packed_keys" + suffix);
-    values_.parts[i] = saved.positions("packed_values" + suffix);
+    tail_.keys.parts[i] = saved.positions("packed_keys" + suffix);
+    tail_.values.parts[i] = saved.positions("packed_values" + suffix);
   }
   const int capacity = saved.capacity(
       {"packed_keys",

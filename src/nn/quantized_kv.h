@@ -15,6 +15,12 @@ class QuantizedKV final : public KVStore {
  public:
   QuantizedKV(int bits, int group_size, int start);
 
+  bool has_blocks() const override {
+    return true;
+  }
+  cpu::KvAppend
+  append(const cpu::KvShape& shape, int batch, int length) override;
+  void written_by(const mx::array& attention) override;
   mx::array attend(
       const mx::array& queries,
       const mx::array& keys,
@@ -33,6 +39,7 @@ class QuantizedKV final : public KVStore {
   void trim(int n) override;
 
   std::size_t n_bytes() const override;
+  std::vector<mx::array> pending() const override;
   std::vector<std::pair<std::string, mx::array>> state() const override;
   std::string kind() const override {
     return "quantized";
@@ -41,9 +48,7 @@ class QuantizedKV final : public KVStore {
   void restore(
       const std::vector<std::pair<std::string, mx::array>>& state,
       const std::vector<std::pair<std::string, int>>& counters) override;
-  std::unique_ptr<KVStore> copy() const override {
-    return std::make_unique<QuantizedKV>(*this);
-  }
+  std::unique_ptr<KVStore> copy() const override;
   std::unique_ptr<KVStore> make_empty() const override {
     return std::make_unique<QuantizedKV>(bits_, group_size_, start_);
   }
@@ -54,10 +59,31 @@ class QuantizedKV final : public KVStore {
     std::array<std::optional<mx::array>, 3> parts;
 
     Packed cut(int length) const;
+    Packed contiguous(int length) const;
     Packed with_group_axis() const;
+    cpu::KvArrays memory();
   };
 
-  void append(const mx::array& keys, const mx::array& values);
+  // A layer's keys and values behind the first positions.
+  struct Tail {
+    Packed keys;
+    Packed values;
+  };
+  // Once a CPU kernel has attended, the tail lies in blocks outside MLX's graph
+  // (and so does the head).
+  struct Native {
+    std::shared_ptr<cpu::KvBlocks> blocks;
+    /// The last operation that writes to the blocks, when one does.
+    std::optional<mx::array> last;
+  };
+
+  /// What the blocks hold as arrays, once all writing has ended.
+  Tail arrays_of(const Native& native) const;
+  /// Moves the tail between the two forms.
+  void use_arrays();
+  void use_blocks(const cpu::KvShape& shape, int batch);
+
+  void push(const mx::array& keys, const mx::array& values);
   void write(Packed& packed, const mx::array& update) const;
   mx::array dequantize(const Packed& packed, mx::Dtype dtype) const;
   mx::array
@@ -67,9 +93,9 @@ class QuantizedKV final : public KVStore {
   int group_size_;
   int start_;
   GrowingKV head_;
-  Packed keys_;
-  Packed values_;
+  Tail tail_;
   int tail_length_ = 0;
+  std::optional<Native> native_;
 };
 
 } // namespace qwen3_mlx

@@ -16,6 +16,25 @@ using testing::encode;
 using testing::random_floats;
 using testing::relative_error;
 
+// What is left of `count` floats in MLX's mode affine.
+void round_affine(double* x, std::size_t count, int bits) {
+  const auto [low, high] = std::minmax_element(x, x + count);
+  const auto lowest = float(*low);
+  const auto highest = float(*high);
+  const auto last = float((1 << bits) - 1);
+  const bool low_is_edge = std::fabs(lowest) > std::fabs(highest);
+  const float step = std::max((highest - lowest) / last, 1e-7F);
+  float scale = low_is_edge ? step : -step;
+  const float edge = low_is_edge ? lowest : highest;
+  const float steps = std::rint(edge / scale);
+  scale = steps != 0 ? edge / steps : scale;
+  const float bias = steps != 0 ? edge : 0.0F;
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    const float code = std::rint((float(x[idx]) - bias) / scale);
+    x[idx] = double(std::clamp(code, 0.0F, last)) * scale + bias;
+  }
+}
+
 // One sequence's attention, whole or in chunks, with its cache.
 struct Problem {
   int num_heads = 4;
@@ -26,6 +45,9 @@ struct Problem {
   int keep = 0;
   std::optional<int> recent;
   Float type = Float::f32;
+  int bits = 0; // of positions from `dense` on, unless 0
+  int group = 0;
+  int dense = 0;
   std::vector<float> q, k, v, q_weight, k_weight, inv_freq;
 
   void fill() {
@@ -41,6 +63,12 @@ struct Problem {
     }
   }
 
+  KvShape shape() const {
+    return {num_kv_heads, head_dim, type, bits, group};
+  }
+  KvShape dense_shape() const {
+    return {num_kv_heads, head_dim, type};
+  }
   std::size_t q_stride() const {
     return std::size_t(num_heads * head_dim);
   }
@@ -62,7 +90,7 @@ struct Problem {
   SequenceRows
   sequence(const std::vector<std::byte*>& blocks, int first, int count) const {
     return {
-        .kv = {num_kv_heads, head_dim, type},
+        .kv = shape(),
         .blocks = blocks.data(),
         .num_rows = count,
         .first_position = first,
@@ -76,7 +104,8 @@ struct Problem {
   run(const Context& context,
       const std::vector<int>& chunks,
       bool scattered = false) const {
-    Pool pool({num_kv_heads, head_dim, type}, length);
+    Pool pool(shape(), length);
+    const Pool head(dense_shape(), dense);
     if (scattered) {
       std::mt19937 engine(1);
       std::shuffle(pool.blocks.begin(), pool.blocks.end(), engine);
@@ -90,6 +119,9 @@ struct Problem {
       step.keys = {k.data() + at * kv_stride(), Float::f32, kv_stride()};
       step.values = {v.data() + at * kv_stride(), Float::f32, kv_stride()};
       step.sequences = {sequence(pool.blocks, begin, chunk)};
+      step.sequences[0].head_kv = dense_shape();
+      step.sequences[0].head_blocks = head.blocks.data();
+      step.sequences[0].head_length = dense;
       attention(
           context,
           step,
@@ -142,8 +174,16 @@ struct Problem {
 
   std::vector<double> definition() const {
     const auto queries = prepared(q, num_heads, q_weight);
-    const auto keys = prepared(k, num_kv_heads, k_weight);
+    auto keys = prepared(k, num_kv_heads, k_weight);
+    std::vector<double> values(v.begin(), v.end());
     const auto dim = std::size_t(head_dim);
+    for (auto* numbers : {&keys, &values}) {
+      for (std::size_t at = std::size_t(dense) * kv_stride();
+           bits != 0 && at < numbers->size();
+           at += std::size_t(group)) {
+        round_affine(numbers->data() + at, std::size_t(group), bits);
+      }
+    }
     std::vector<double> out;
     for (int t = 0; t < length; ++t) {
       for (int head = 0; head < num_heads; ++head) {
@@ -174,7 +214,7 @@ struct Problem {
         for (std::size_t d = 0; d < dim; ++d) {
           double sum = 0;
           for (int u = 0; u <= t; ++u) {
-            sum += weights[std::size_t(u)] * v[at(u) + d];
+            sum += weights[std::size_t(u)] * values[at(u) + d];
           }
           out.push_back(sum / total);
         }
@@ -246,8 +286,59 @@ TEST(CpuAttention, AgreesWithItsDefinition) {
   }
 }
 
+// Quantized, wholly or from some position on.
+std::vector<Problem> quantized_problems() {
+  std::vector<Problem> all;
+  for (const auto& [dim, bits, group, dense, length] :
+       {std::tuple(32, 8, 32, 0, 150),
+        {32, 4, 32, 0, 150},
+        {64, 4, 64, 64, 150},
+        {128, 8, 64, 70, 200},
+        {128, 4, 128, 3, 150},
+        {96, 4, 32, 700, 1100},
+        {64, 8, 32, 400, 150}}) {
+    Problem problem;
+    problem.head_dim = dim;
+    problem.bits = bits;
+    problem.group = group;
+    problem.dense = dense;
+    problem.length = length;
+    problem.fill();
+    all.push_back(problem);
+  }
+  all.back().window = 70;
+  return all;
+}
+
+TEST(CpuAttention, QuantizedAgreesWithItsDefinition) {
+  ThreadPool pool(2);
+  for (Problem& problem : quantized_problems()) {
+    const auto expected = problem.definition();
+    for (const Float type : {Float::f32, Float::bf16}) {
+      problem.type = type;
+      std::vector<float> first;
+      for (const KernelTable* kernels : available_kernels()) {
+        const auto out = problem.run({pool, *kernels}, {problem.length});
+        // A key that lies between two codes may round to the other one.
+        EXPECT_LE(
+            relative_error(out, expected), type == Float::f32 ? 1e-3 : 2e-2)
+            << kernels->name << ' ' << problem.head_dim << ' ' << problem.bits
+            << " bits";
+        if (first.empty()) {
+          first = out;
+        }
+        EXPECT_EQ(out, first) << kernels->name;
+      }
+    }
+  }
+}
+
 TEST(CpuAttention, ChunksBlocksAndThreadsDoNotChangeBits) {
-  for (Problem& problem : problems()) {
+  auto all = problems();
+  for (const Problem& problem : quantized_problems()) {
+    all.push_back(problem);
+  }
+  for (Problem& problem : all) {
     problem.type = Float::bf16;
     for (const KernelTable* kernels : available_kernels()) {
       if (kernels->name == "portable" && problem.length > 200) {

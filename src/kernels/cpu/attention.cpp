@@ -88,17 +88,16 @@ class Step {
   // lie in one block.
   void
   append(const SequenceRows& sequence, int base, int first, int count) const {
-    const int position = sequence.first_position + first;
-    auto* const block =
-        const_cast<std::byte*>(sequence.blocks[position / kKvBlockSize]);
-    for (int head = 0; head < args_.num_kv_heads; ++head) {
-      for (int row = 0; row < count; ++row) {
+    for (int row = 0; row < count; ++row) {
+      const int position = sequence.first_position + first + row;
+      const bool is_head = position < sequence.head_length;
+      const KvShape& kv = is_head ? sequence.head_kv : sequence.kv;
+      auto* const block = const_cast<std::byte*>(
+          (is_head ? sequence.head_blocks
+                   : sequence.blocks)[position / kKvBlockSize]);
+      for (int head = 0; head < args_.num_kv_heads; ++head) {
         append_one(
-            sequence.kv,
-            block,
-            base + first + row,
-            head,
-            position % kKvBlockSize + row);
+            kv, block, base + first + row, head, position % kKvBlockSize);
       }
     }
   }
@@ -129,9 +128,12 @@ class Step {
     }
     context_.kernels.attend(AttentionJob{
         .shape = unit.sequence->kv,
+        .head_shape = unit.sequence->head_kv,
+        .head_length = unit.sequence->head_length,
         .kv_head = unit.kv_head,
         .scale = args_.scale,
         .blocks = unit.sequence->blocks,
+        .head_blocks = unit.sequence->head_blocks,
         .num_rows = static_cast<int>(num_rows),
         .queries = query_rows.data(),
         .seen = seen.data(),
@@ -210,30 +212,72 @@ class Step {
       int row,
       int head,
       int position) const {
-    const auto dim = static_cast<std::size_t>(kv.head_dim);
+    std::array<float, kMaxHeadDim> key;
+    load_head(args_.keys, args_.k_norm, row, head, key.data());
+    std::array<float, kMaxHeadDim> value;
+    const auto* const from = static_cast<const std::byte*>(args_.values.row(
+                                 static_cast<std::size_t>(row))) +
+        static_cast<std::size_t>(head * kv.head_dim) *
+            size_of(args_.values.type);
+    context_.kernels.load_row(
+        from, args_.values.type, kv.head_dim, value.data());
+    std::byte* const keys = block + kv.keys_at(head);
+    std::byte* const values = block + kv.values_at(head);
+    if (kv.is_quantized()) {
+      quantize(kv, key.data(), keys, position, [&](int dim) {
+        return kv.key_code(dim, position);
+      });
+      quantize(kv, value.data(), values, position, [&](int dim) {
+        return kv.value_code(dim, position);
+      });
+      return;
+    }
     const std::size_t size = size_of(kv.type);
-    std::array<float, kMaxHeadDim> buffer;
+    const auto dim = static_cast<std::size_t>(kv.head_dim);
     std::array<std::byte, kMaxHeadDim * sizeof(float)> rounded;
-    load_head(args_.keys, args_.k_norm, row, head, buffer.data());
     context_.kernels.store_row(
-        buffer.data(), kv.head_dim, rounded.data(), kv.type);
-    std::byte* const key =
-        block + kv.keys_at(head) + static_cast<std::size_t>(position) * size;
+        key.data(), kv.head_dim, rounded.data(), kv.type);
+    std::byte* const column = keys + static_cast<std::size_t>(position) * size;
     for (std::size_t idx = 0; idx < dim; ++idx) {
       std::memcpy(
-          key + idx * kKvBlockSize * size, rounded.data() + idx * size, size);
+          column + idx * kKvBlockSize * size,
+          rounded.data() + idx * size,
+          size);
     }
-    const auto* const value = static_cast<const std::byte*>(args_.values.row(
-                                  static_cast<std::size_t>(row))) +
-        static_cast<std::size_t>(head) * dim * size_of(args_.values.type);
-    context_.kernels.load_row(
-        value, args_.values.type, kv.head_dim, buffer.data());
     context_.kernels.store_row(
-        buffer.data(),
+        value.data(),
         kv.head_dim,
-        block + kv.values_at(head) +
-            static_cast<std::size_t>(position) * dim * size,
+        values + static_cast<std::size_t>(position) * dim * size,
         kv.type);
+  }
+
+  // One position of a quantized head; place_of(dim) is where a code lies.
+  template <class PlaceOf>
+  void quantize(
+      const KvShape& kv,
+      const float* from,
+      std::byte* head,
+      int position,
+      PlaceOf&& place_of) const {
+    std::array<std::uint8_t, kMaxHeadDim> codes;
+    const auto mask = static_cast<unsigned>((1 << kv.bits) - 1);
+    for (int dim = 0; dim < kv.head_dim; dim += kv.group) {
+      float scale;
+      float bias;
+      context_.kernels.quantize_affine(
+          from + dim, kv.group, kv.bits, codes.data(), &scale, &bias);
+      std::byte* const scales = head + kv.scales_at();
+      const std::size_t at = kv.scale_index(dim, position);
+      store_float(scales, kv.type, at, scale);
+      store_float(scales, kv.type, at + kKvBlockSize, bias);
+      for (int idx = 0; idx < kv.group; ++idx) {
+        const CodePlace place = place_of(dim + idx);
+        auto& byte = head[place.byte];
+        byte = (byte & static_cast<std::byte>(~(mask << place.shift))) |
+            static_cast<std::byte>(
+                   codes[static_cast<std::size_t>(idx)] << place.shift);
+      }
+    }
   }
 
   const Context& context_;

@@ -16,6 +16,10 @@ struct SequenceRows {
   KvShape kv; ///< Heads are those of AttentionArgs.
   /// Position p is in blocks[p / kKvBlockSize], for all that rows see or write.
   const std::byte* const* blocks = nullptr;
+  /// But those below head_length are in head_blocks, of shape head_kv.
+  KvShape head_kv;
+  const std::byte* const* head_blocks = nullptr;
+  int head_length = 0;
   int num_rows = 0;
   int first_position = 0;
   /// Rotation: angles are position * inv_freq[idx]; [rotary_dim / 2], null

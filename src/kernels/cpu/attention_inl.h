@@ -255,11 +255,90 @@ inline void widen(const std::byte* from, Float type, int count, float* to) {
   }
 }
 
+// The codes of a quantized head as float32: keys [head_dim][kKvBlockSize]...
+inline void
+dequantize_keys(const KvShape& shape, const std::byte* head, float* to) {
+  const std::byte* const scales = head + shape.scales_at();
+  const int mask = (1 << shape.bits) - 1;
+  for (int dim = 0; dim < shape.head_dim; ++dim) {
+    const CodePlace place = shape.key_code(dim, 0);
+    const I32 codes = load_i(head + place.byte);
+    for (int idx = 0; idx < kKvBlockSize / kLanes; ++idx) {
+      const std::size_t at = shape.scale_index(dim, idx * kLanes);
+      store(
+          to + dim * kKvBlockSize + idx * kLanes,
+          fma(load_any(scales, shape.type, at),
+              bits_as_float(codes, 8 * idx + place.shift, mask),
+              load_any(scales, shape.type, at + kKvBlockSize)));
+    }
+  }
+}
+
+// ...and values [kKvBlockSize][head_dim], of the first `count` positions.
+inline void dequantize_values(
+    const KvShape& shape,
+    const std::byte* head,
+    int count,
+    float* to) {
+  const std::byte* const scales = head + shape.scales_at();
+  const int mask = (1 << shape.bits) - 1;
+  for (int dim = 0; dim < shape.head_dim; dim += kLanes) {
+    for (int first = 0; first < count; first += 4) {
+      const CodePlace place = shape.value_code(dim, first);
+      const I32 codes = load_i(head + place.byte);
+      for (int idx = 0; idx < 4; ++idx) {
+        const int position = first + idx;
+        const std::size_t at = shape.scale_index(dim, position);
+        store(
+            to + position * shape.head_dim + dim,
+            fma(set1(load_float(scales, shape.type, at)),
+                bits_as_float(codes, 8 * idx + place.shift, mask),
+                set1(load_float(scales, shape.type, at + kKvBlockSize))));
+      }
+    }
+  }
+}
+
 struct SpanScratch {
   float* scores; // [num_rows][kKvBlockSize]
   float* keys;   // [head_dim][kKvBlockSize] float32, when many rows share them
-  float* values;
+  float* values; // or they are quantized
 };
+
+// Makes a block float32 in `scratch`: quantized, or partly so where the dense
+// head ends.
+inline void widen_quantized(
+    const AttentionJob& job,
+    int num_values,
+    const SpanScratch& scratch,
+    KeyBlock& block) {
+  const KvShape& shape = job.shape;
+  const int idx_of_block = block.begin / kKvBlockSize;
+  const std::byte* const data = job.blocks[idx_of_block];
+  dequantize_keys(shape, data + shape.keys_at(job.kv_head), scratch.keys);
+  dequantize_values(
+      shape, data + shape.values_at(job.kv_head), num_values, scratch.values);
+  const int num_dense = clamp_key(job.head_length, block.begin);
+  if (num_dense > 0) {
+    const KvShape& dense = job.head_shape;
+    const std::byte* const head = job.head_blocks[idx_of_block];
+    const std::byte* const keys = head + dense.keys_at(job.kv_head);
+    for (int dim = 0; dim < dense.head_dim; ++dim) {
+      for (int key = 0; key < num_dense; ++key) {
+        const int at = dim * kKvBlockSize + key;
+        scratch.keys[at] =
+            load_float(keys, dense.type, static_cast<std::size_t>(at));
+      }
+    }
+    widen(
+        head + dense.values_at(job.kv_head),
+        dense.type,
+        num_dense * dense.head_dim,
+        scratch.values);
+  }
+  block.keys = reinterpret_cast<const std::byte*>(scratch.keys);
+  block.values = reinterpret_cast<const std::byte*>(scratch.values);
+}
 
 // Attends to positions [begin, end) of one span.
 inline void attend_span(
@@ -296,16 +375,24 @@ inline void attend_span(
     if (block.first >= block.last) {
       continue;
     }
-    const std::byte* const data = job.blocks[at / kKvBlockSize];
-    block.keys = data + job.shape.keys_at(job.kv_head);
-    block.values = data + job.shape.values_at(job.kv_head);
-    Float type = job.shape.type;
-    if (job.num_rows >= kRowsToWiden && type != Float::f32) {
-      widen(block.keys, type, head_dim * kKvBlockSize, scratch.keys);
-      widen(block.values, type, head_dim * block.last, scratch.values);
-      block.keys = reinterpret_cast<const std::byte*>(scratch.keys);
-      block.values = reinterpret_cast<const std::byte*>(scratch.values);
+    const bool is_head = at + kKvBlockSize <= job.head_length;
+    const KvShape& shape = is_head ? job.head_shape : job.shape;
+    Float type = shape.type;
+    if (shape.is_quantized()) {
+      widen_quantized(job, block.last, scratch, block);
       type = Float::f32;
+    } else {
+      const std::byte* const data =
+          (is_head ? job.head_blocks : job.blocks)[at / kKvBlockSize];
+      block.keys = data + shape.keys_at(job.kv_head);
+      block.values = data + shape.values_at(job.kv_head);
+      if (job.num_rows >= kRowsToWiden && type != Float::f32) {
+        widen(block.keys, type, head_dim * kKvBlockSize, scratch.keys);
+        widen(block.values, type, head_dim * block.last, scratch.values);
+        block.keys = reinterpret_cast<const std::byte*>(scratch.keys);
+        block.values = reinterpret_cast<const std::byte*>(scratch.values);
+        type = Float::f32;
+      }
     }
     switch (type) {
     case Float::f32:

@@ -19,6 +19,7 @@ class AttentionPrimitive final : public CpuPrimitive {
   struct Part {
     KvShape shape;
     std::vector<std::shared_ptr<const BlockTable>> tables;
+    std::optional<KvHead> head;
     int offset;
     int length;
     int keep;
@@ -91,16 +92,22 @@ class AttentionPrimitive final : public CpuPrimitive {
       }
     }
     for (const Part& part : state.parts) {
-      for (const auto& table : part.tables) {
+      for (std::size_t idx = 0; idx < part.tables.size(); ++idx) {
         args.sequences.push_back(
             {.kv = part.shape,
-             .blocks = table->blocks.data(),
+             .blocks = part.tables[idx]->blocks.data(),
              .num_rows = part.length,
              .first_position = part.offset,
              .inv_freq = inv_freqs[part.periods_idx].data(),
              .window = state.window,
              .keep = part.keep,
              .recent = part.recent});
+        if (part.head) {
+          SequenceRows& rows = args.sequences.back();
+          rows.head_kv = part.head->shape;
+          rows.head_blocks = part.head->tables[idx]->blocks.data();
+          rows.head_length = part.head->length;
+        }
       }
     }
     attention(state.runtime->context(), args, out);
@@ -154,6 +161,7 @@ mx::array attention_op(
     state.parts.push_back(
         {append.shape,
          std::move(append.tables),
+         std::move(append.head),
          append.offset,
          segment.length,
          append.keep,

@@ -23,6 +23,7 @@ const KernelTable table{
     .store_row = store_row,
     .rms_norm = rms_norm,
     .quantize_row = quantize_row,
+    .quantize_affine = quantize_affine,
     .swiglu = swiglu,
     .add_scaled = add_scaled,
     .rotate = rotate,

@@ -10,15 +10,11 @@
 #include <cstdint>
 #include <string_view>
 
+#include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/packed_layout.h"
 
 namespace qwen3_mlx::cpu {
 
-/// Longest head the attention kernel takes; heads are multiples of 16.
-inline constexpr int kMaxHeadDim = 256;
-/// Positions of a block of keys and values, and of a step of the online
-/// softmax.
-inline constexpr int kKvBlockSize = 64;
 /// Positions whose sums are kept apart: see AttentionJob.
 inline constexpr int kSpanKeys = 8 * kKvBlockSize;
 
@@ -103,31 +99,6 @@ struct MatmulJob {
   int up_tile_offset = 0; ///< Tiles from a gate tile to its up tile, or 0.
 };
 
-/// A block of a layer's keys and values: for each head its keys
-/// [head_dim][kKvBlockSize], transposed so that a vector lane is a key; then
-/// for each head its values [kKvBlockSize][head_dim].
-struct KvShape {
-  int n_kv_heads = 0;
-  int head_dim = 0; ///< A multiple of 16, at most kMaxHeadDim.
-  Float type = Float::f32;
-
-  bool operator==(const KvShape&) const = default;
-
-  QWEN3_MLX_INLINE std::size_t head_bytes() const {
-    return static_cast<std::size_t>(head_dim * kKvBlockSize) * size_of(type);
-  }
-  /// Bytes from the start of a block to the keys, or values, of a head.
-  QWEN3_MLX_INLINE std::size_t keys_at(int head) const {
-    return static_cast<std::size_t>(head) * head_bytes();
-  }
-  QWEN3_MLX_INLINE std::size_t values_at(int head) const {
-    return keys_at(n_kv_heads + head);
-  }
-  QWEN3_MLX_INLINE std::size_t block_bytes() const {
-    return keys_at(2 * n_kv_heads);
-  }
-};
-
 /// The positions that a row sees: [first, last), at least one, and
 /// [first_kept, last_kept) before them.
 struct SeenKeys {
@@ -144,9 +115,13 @@ struct SeenKeys {
 /// fixed positions, so that threads may share them without changing a bit.
 struct AttentionJob {
   KvShape shape;
+  /// Positions below head_length are in blocks of another shape.
+  KvShape head_shape;
+  int head_length = 0;
   int kv_head = 0;
   float scale = 1;
   const std::byte* const* blocks = nullptr; ///< As in a BlockTable.
+  const std::byte* const* head_blocks = nullptr;
   int num_rows = 0;
   const float* const* queries = nullptr; ///< [num_rows] rows [head_dim].
   const SeenKeys* seen = nullptr;        ///< [num_rows]
@@ -194,6 +169,15 @@ struct KernelTable {
       const float* x,
       const QuantizedLayout& layout,
       std::byte* to);
+  /// Quantizes a group of `count` floats, a multiple of 16 up to kMaxHeadDim,
+  /// as MLX's mode affine does: x is about scale * code + bias.
+  void (*quantize_affine)(
+      const float* x,
+      int count,
+      int bits,
+      std::uint8_t* codes,
+      float* scale,
+      float* bias);
   /// out = silu(gate) * up, padded as load_row pads.
   void (*swiglu)(const float* gate, const float* up, int count, float* out);
   /// to += scale * from, padded as load_row pads.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/huge_pages.h"
 
@@ -36,6 +37,95 @@ void transpose(
   }
 }
 
+enum class Direction { save, load };
+
+// Positions [first, first + count) of a block, and the row of dense arrays that
+// is the first of them.
+struct Run {
+  std::size_t first;
+  std::size_t count;
+  std::size_t row;
+};
+
+void copy_bits(
+    const std::byte* from,
+    int from_shift,
+    std::byte* to,
+    int to_shift,
+    int bits) {
+  const unsigned mask = (1U << bits) - 1;
+  const unsigned code = (std::to_integer<unsigned>(*from) >> from_shift) & mask;
+  *to = (*to & static_cast<std::byte>(~(mask << to_shift))) |
+      static_cast<std::byte>(code << to_shift);
+}
+
+// One position of a quantized head; place_of(dim) is where a code lies.
+template <Direction direction, class PlaceOf>
+void copy_position(
+    const KvShape& shape,
+    std::byte* head,
+    int position,
+    std::size_t row,
+    const KvArrays& arrays,
+    PlaceOf&& place_of) {
+  std::byte* const codes = arrays.data +
+      row * static_cast<std::size_t>(shape.head_dim * shape.bits / 8);
+  for (int dim = 0; dim < shape.head_dim; ++dim) {
+    const CodePlace place = place_of(dim);
+    std::byte* const dense = codes + dim * shape.bits / 8;
+    const int shift = dim * shape.bits % 8;
+    if constexpr (direction == Direction::save) {
+      copy_bits(head + place.byte, place.shift, dense, shift, shape.bits);
+    } else {
+      copy_bits(dense, shift, head + place.byte, place.shift, shape.bits);
+    }
+  }
+  const std::size_t size = size_of(shape.type);
+  const auto groups = static_cast<std::size_t>(shape.head_dim / shape.group);
+  for (int dim = 0; dim < shape.head_dim; dim += shape.group) {
+    std::byte* const scale =
+        head + shape.scales_at() + shape.scale_index(dim, position) * size;
+    const std::size_t at =
+        (row * groups + static_cast<std::size_t>(dim / shape.group)) * size;
+    for (const auto& [dense, packed] :
+         {std::pair(arrays.scales + at, scale),
+          std::pair(arrays.biases + at, scale + kKvBlockSize * size)}) {
+      if constexpr (direction == Direction::save) {
+        std::memcpy(dense, packed, size);
+      } else {
+        std::memcpy(packed, dense, size);
+      }
+    }
+  }
+}
+
+template <Direction direction>
+void copy_codes(
+    const KvShape& shape,
+    std::byte* block,
+    int head,
+    const Run& run,
+    const KvArrays& keys,
+    const KvArrays& values) {
+  for (std::size_t idx = 0; idx < run.count; ++idx) {
+    const auto position = static_cast<int>(run.first + idx);
+    copy_position<direction>(
+        shape,
+        block + shape.keys_at(head),
+        position,
+        run.row + idx,
+        keys,
+        [&](int dim) { return shape.key_code(dim, position); });
+    copy_position<direction>(
+        shape,
+        block + shape.values_at(head),
+        position,
+        run.row + idx,
+        values,
+        [&](int dim) { return shape.value_code(dim, position); });
+  }
+}
+
 } // namespace
 
 KvBlockPool::KvBlockPool(const KvShape& shape, int num_blocks)
@@ -52,6 +142,9 @@ void KvBlocks::reserve(int length) {
   const auto wanted =
       static_cast<std::size_t>((length + kKvBlockSize - 1) / kKvBlockSize);
   for (auto& blocks : sequences_) {
+    if (blocks.empty()) {
+      blocks.resize(static_cast<std::size_t>(first_block_));
+    }
     while (blocks.size() < wanted) {
       blocks.push_back(new_block());
       tables_.clear();
@@ -132,32 +225,45 @@ void KvBlocks::for_each_run(int begin, int end, Copy&& copy) const {
   }
 }
 
-void KvBlocks::save(int begin, int end, void* keys, void* values) const {
+void KvBlocks::save(
+    int begin,
+    int end,
+    const KvArrays& keys,
+    const KvArrays& values) const {
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
   const std::size_t size = size_of(shape_.type);
   for_each_run(
       begin,
       end,
-      [&](const std::byte* block,
+      [&](std::byte* block,
           int head,
           std::size_t first,
           std::size_t count,
           std::size_t row) {
+        if (shape_.is_quantized()) {
+          copy_codes<Direction::save>(
+              shape_, block, head, {first, count, row}, keys, values);
+          return;
+        }
         transpose(
             block + shape_.keys_at(head) + first * size,
             kKvBlockSize,
-            static_cast<std::byte*>(keys) + row * dim * size,
+            keys.data + row * dim * size,
             dim,
             {dim, count},
             size);
         std::memcpy(
-            static_cast<std::byte*>(values) + row * dim * size,
+            values.data + row * dim * size,
             block + shape_.values_at(head) + first * dim * size,
             count * dim * size);
       });
 }
 
-void KvBlocks::load(int begin, int end, const void* keys, const void* values) {
+void KvBlocks::load(
+    int begin,
+    int end,
+    const KvArrays& keys,
+    const KvArrays& values) {
   reserve(end);
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
   const std::size_t size = size_of(shape_.type);
@@ -169,8 +275,13 @@ void KvBlocks::load(int begin, int end, const void* keys, const void* values) {
           std::size_t first,
           std::size_t count,
           std::size_t row) {
+        if (shape_.is_quantized()) {
+          copy_codes<Direction::load>(
+              shape_, block, head, {first, count, row}, keys, values);
+          return;
+        }
         transpose(
-            static_cast<const std::byte*>(keys) + row * dim * size,
+            keys.data + row * dim * size,
             dim,
             block + shape_.keys_at(head) + first * size,
             kKvBlockSize,
@@ -178,7 +289,7 @@ void KvBlocks::load(int begin, int end, const void* keys, const void* values) {
             size);
         std::memcpy(
             block + shape_.values_at(head) + first * dim * size,
-            static_cast<const std::byte*>(values) + row * dim * size,
+            values.data + row * dim * size,
             count * dim * size);
       });
 }

@@ -33,11 +33,19 @@ struct BlockTable {
   std::shared_ptr<const void> owner; ///< Keeps the memory.
 };
 
+/// The first positions of sequences whose others are kept in another shape.
+struct KvHead {
+  KvShape shape;
+  std::vector<std::shared_ptr<const BlockTable>> tables; ///< One a sequence.
+  int length = 0;
+};
+
 /// Where an operation writes the new positions of a segment, and what its
 /// queries see besides.
 struct KvAppend {
   KvShape shape;
   std::vector<std::shared_ptr<const BlockTable>> tables; ///< One a sequence.
+  std::optional<KvHead> head;
   int offset = 0; ///< The first new position.
   /// A query sees the first `keep` positions and the `recent` latest ones,
   /// itself included; all if absent.
@@ -73,11 +81,22 @@ class KvBlockPool {
   std::shared_ptr<std::byte[]> data_;
 };
 
+/// Dense arrays of some positions: [batch, n_kv_heads, length, n] each.
+struct KvArrays {
+  /// Numbers of the blocks' type, n = head_dim; or codes, least significant
+  /// bits first in words of 32 bits, n = head_dim * bits / 32...
+  std::byte* data = nullptr;
+  std::byte* scales = nullptr; ///< ...with these, n = head_dim / group.
+  std::byte* biases = nullptr;
+};
+
 /// The blocks of `batch` sequences of one length that own their memory.
 class KvBlocks {
  public:
-  KvBlocks(const KvShape& shape, int batch)
-      : shape_(shape), sequences_(static_cast<std::size_t>(batch)) {}
+  /// Blocks before `first_block` do not exist.
+  KvBlocks(const KvShape& shape, int batch, int first_block = 0)
+      : shape_(shape), first_block_(first_block),
+        sequences_(static_cast<std::size_t>(batch)) {}
 
   /// Makes room for `length` positions.
   void reserve(int length);
@@ -87,11 +106,11 @@ class KvBlocks {
   /// What the operations read, one table a sequence.
   const std::vector<std::shared_ptr<const BlockTable>>& tables();
 
-  /// Copies positions [begin, end) to, or from, dense arrays
-  /// [batch, n_kv_heads, end - begin, head_dim] of the blocks' type. The caller
-  /// has waited for the operations that write them.
-  void save(int begin, int end, void* keys, void* values) const;
-  void load(int begin, int end, const void* keys, const void* values);
+  /// Copies positions [begin, end) to, or from, arrays. The caller has waited
+  /// for the operations that write the blocks.
+  void
+  save(int begin, int end, const KvArrays& keys, const KvArrays& values) const;
+  void load(int begin, int end, const KvArrays& keys, const KvArrays& values);
 
   const KvShape& shape() const {
     return shape_;
@@ -110,6 +129,7 @@ class KvBlocks {
   void for_each_run(int begin, int end, Copy&& copy) const;
 
   KvShape shape_;
+  int first_block_;
   std::vector<std::vector<Block>> sequences_;
   std::shared_ptr<std::byte[]> chunk_; // of chunk_size_ blocks
   std::size_t chunk_size_ = 0;

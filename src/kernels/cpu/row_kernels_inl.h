@@ -171,6 +171,46 @@ void quantize_row(
   }
 }
 
+// The end of the range that is farther from zero is met exactly, and so is zero
+// where the range holds it.
+void quantize_affine(
+    const float* x,
+    int count,
+    int bits,
+    std::uint8_t* codes,
+    float* scale,
+    float* bias) {
+  F32 highs = load(x);
+  F32 lows = highs;
+  for (int idx = kLanes; idx < count; idx += kLanes) {
+    highs = max(highs, load(x + idx));
+    lows = min(lows, load(x + idx));
+  }
+  const float high = max_lane(highs);
+  const float low = 0.0F - max_lane(sub(set1(0), lows));
+  const bool low_is_edge = __builtin_fabsf(low) > __builtin_fabsf(high);
+  const auto last = static_cast<float>((1 << bits) - 1);
+  const float width = (high - low) / last;
+  const float step = width > 1e-7F ? width : 1e-7F;
+  const float edge = low_is_edge ? low : high;
+  *scale = low_is_edge ? step : -step;
+  *bias = 0;
+  const float steps_to_edge = __builtin_rintf(edge / *scale);
+  if (steps_to_edge != 0) {
+    *scale = edge / steps_to_edge;
+    *bias = edge;
+  }
+  for (int idx = 0; idx < count; idx += kLanes) {
+    const F32 steps = div(sub(load(x + idx), set1(*bias)), set1(*scale));
+    const F32 inside = min(max(steps, set1(0)), set1(last));
+    std::int8_t bytes[kLanes]; // which store_i8 wants signed
+    store_i8(bytes, add_i(round_to_int(inside), set1_i(-128)));
+    for (int lane = 0; lane < kLanes; ++lane) {
+      codes[idx + lane] = static_cast<std::uint8_t>(bytes[lane] + 128);
+    }
+  }
+}
+
 // e^x to about 1 ulp for x in [-87, 88]; below that 0, above it e^88.
 inline F32 exp(F32 x) {
   const F32 bounded = max(min(x, set1(88.0F)), set1(-87.0F));
