@@ -22,6 +22,8 @@ build_preset() {
     shift
     options=("$@")
   fi
+  # The demo may have been here before, which does without.
+  [ "$preset" != release ] || options=(-DQWEN3_MLX_BUILD_TESTS=ON ${options[@]+"${options[@]}"})
   # For users, and with compilers that are newer each year, warnings stay so.
   if [ "${CI:-}" = true ] && [[ "$preset" != macos-cross && "$preset" != fuzz ]]; then
     options+=(-DQWEN3_MLX_WERROR=ON)
