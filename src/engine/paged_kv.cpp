@@ -81,7 +81,7 @@ class ProbeStore final : public BlockStore {
   append(const cpu::KvShape& shape, int batch, int length) override {
     *found_ = shape;
     blocks_ = std::make_unique<cpu::KvBlocks>(shape, batch);
-    blocks_->reserve(length);
+    blocks_->reserve(0, length);
     return {.shape = shape, .tables = blocks_->tables()};
   }
   int offset() const override {

@@ -1,37 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "nn/growing_kv.h"
 
-#include "kernels/cpu/views.h"
-#include "mlx/ops.h"
-#include "mlx/transforms.h"
 #include "nn/attention_mask.h"
 #include "nn/kv_state.h"
 
 namespace qwen3_mlx {
 
-KeyValues GrowingKV::arrays_of(const Native& native) const {
-  if (native.last) {
-    mx::eval(*native.last);
-  }
-  const auto& blocks = *native.blocks;
-  const mx::Shape shape{
-      blocks.batch(),
-      blocks.shape().n_kv_heads,
-      offset_,
-      blocks.shape().head_dim};
-  const auto dtype = cpu::dtype_of(blocks.shape().type);
-  auto keys = mx::zeros(shape, dtype);
-  auto values = mx::zeros(shape, dtype);
-  mx::eval(keys, values);
-  blocks.save(0, offset_, {keys.data<std::byte>()}, {values.data<std::byte>()});
-  return {keys, values};
-}
-
 void GrowingKV::use_arrays() {
   if (!native_) {
     return;
   }
-  const auto held = arrays_of(*native_);
+  const auto held = native_->read(0, offset_);
   keys_ = held.keys;
   values_ = held.values;
   native_.reset();
@@ -41,27 +20,19 @@ void GrowingKV::use_blocks(const cpu::KvShape& shape, int batch) {
   if (native_) {
     return;
   }
-  cpu::KvShape own = shape;
-  if (keys_) {
-    own.type = cpu::float_type(keys_->dtype()).value();
-  }
-  Native native{std::make_shared<cpu::KvBlocks>(own, batch), std::nullopt};
+  const auto native = make_blocks(shape, batch, keys_);
   if (offset_ > 0) {
-    auto keys = mx::contiguous(cut_positions(*keys_, 0, offset_));
-    auto values = mx::contiguous(cut_positions(*values_, 0, offset_));
-    mx::eval(keys, values);
-    native.blocks->load(
-        0, offset_, {keys.data<std::byte>()}, {values.data<std::byte>()});
+    native.write(0, *fetch());
   }
   keys_.reset();
   values_.reset();
-  native_ = std::move(native);
+  native_ = native;
 }
 
 cpu::KvAppend
 GrowingKV::append(const cpu::KvShape& shape, int batch, int length) {
   use_blocks(shape, batch);
-  native_->blocks->reserve(offset_ + length);
+  native_->blocks->reserve(offset_, offset_ + length);
   cpu::KvAppend append{
       .shape = native_->blocks->shape(),
       .tables = native_->blocks->tables(),
@@ -83,8 +54,7 @@ std::unique_ptr<KVStore> GrowingKV::copy() const {
 
 std::vector<mx::array> GrowingKV::pending() const {
   if (native_) {
-    return native_->last ? std::vector{*native_->last}
-                         : std::vector<mx::array>{};
+    return native_->pending();
   }
   return KVStore::pending();
 }
@@ -111,7 +81,7 @@ std::optional<KeyValues> GrowingKV::fetch() const {
     return std::nullopt;
   }
   if (native_) {
-    return arrays_of(*native_);
+    return native_->read(0, offset_);
   }
   return KeyValues{
       cut_positions(*keys_, 0, offset_), cut_positions(*values_, 0, offset_)};
@@ -126,7 +96,7 @@ std::size_t GrowingKV::n_bytes() const {
 
 std::vector<std::pair<std::string, mx::array>> GrowingKV::state() const {
   if (native_) {
-    const auto held = arrays_of(*native_);
+    const auto held = native_->read(0, offset_);
     return {{"keys", held.keys}, {"values", held.values}};
   }
   if (!keys_) {

@@ -2,8 +2,7 @@
 // A cache that grows in steps and forgets nothing.
 #pragma once
 
-#include "kernels/cpu/kv_blocks.h"
-#include "qwen3_mlx/kv_cache.h"
+#include "nn/native_blocks.h"
 
 namespace qwen3_mlx {
 
@@ -59,18 +58,10 @@ class GrowingKV final : public KVStore {
   std::optional<mx::array> values_;
   int offset_ = 0;
 
-  // Once a CPU kernel has attended, what is held lies in blocks outside MLX's
-  // graph instead of in the arrays above.
-  struct Native {
-    std::shared_ptr<cpu::KvBlocks> blocks;
-    /// The last operation that writes to the blocks, when one does.
-    std::optional<mx::array> last;
-  };
-  /// What blocks hold as arrays, once all writing has ended.
-  KeyValues arrays_of(const Native& native) const;
   void use_blocks(const cpu::KvShape& shape, int batch);
 
-  std::optional<Native> native_;
+  /// Instead of the arrays above, once a CPU kernel has attended.
+  std::optional<NativeBlocks> native_;
 };
 
 } // namespace qwen3_mlx

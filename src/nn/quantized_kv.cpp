@@ -23,10 +23,8 @@ constexpr std::array<const char*, 3> part_names = {"", ".scales", ".biases"};
 QuantizedKV::QuantizedKV(int bits, int group_size, int start)
     : bits_(bits), group_size_(group_size), start_(start) {}
 
-QuantizedKV::Tail QuantizedKV::arrays_of(const Native& native) const {
-  if (native.last) {
-    mx::eval(*native.last);
-  }
+QuantizedKV::Tail QuantizedKV::arrays_of(const NativeBlocks& native) const {
+  native.wait();
   const auto& blocks = *native.blocks;
   const auto& shape = blocks.shape();
   Tail tail;
@@ -62,18 +60,13 @@ void QuantizedKV::use_blocks(const cpu::KvShape& shape, int batch) {
   cpu::KvShape own = shape;
   own.bits = bits_;
   own.group = group_size_;
-  if (tail_length_ > 0) {
-    own.type = cpu::float_type(tail_.keys.parts[1]->dtype()).value();
-  }
   if (own.head_dim % own.group != 0) {
     throw InvalidArgument(
         "kv_group_size: " + std::to_string(group_size_) +
         " does not divide the model's head_dim of " +
         std::to_string(own.head_dim) + "; give 32");
   }
-  Native native{
-      std::make_shared<cpu::KvBlocks>(own, batch, start_ / cpu::kKvBlockSize),
-      std::nullopt};
+  const auto native = make_blocks(own, batch, tail_.keys.parts[1]);
   if (tail_length_ > 0) {
     auto keys = tail_.keys.contiguous(tail_length_);
     auto values = tail_.values.contiguous(tail_length_);
@@ -81,7 +74,7 @@ void QuantizedKV::use_blocks(const cpu::KvShape& shape, int batch) {
         start_, start_ + tail_length_, keys.memory(), values.memory());
   }
   tail_ = {};
-  native_ = std::move(native);
+  native_ = native;
 }
 
 cpu::KvAppend
@@ -99,7 +92,7 @@ QuantizedKV::append(const cpu::KvShape& shape, int batch, int length) {
   } else {
     tail_length_ += length;
   }
-  native_->blocks->reserve(start_ + tail_length_);
+  native_->blocks->reserve(start_, start_ + tail_length_);
   append.shape = native_->blocks->shape();
   append.tables = native_->blocks->tables();
   return append;
@@ -121,8 +114,7 @@ std::unique_ptr<KVStore> QuantizedKV::copy() const {
 
 std::vector<mx::array> QuantizedKV::pending() const {
   if (native_) {
-    return native_->last ? std::vector{*native_->last}
-                         : std::vector<mx::array>{};
+    return native_->pending();
   }
   return KVStore::pending();
 }

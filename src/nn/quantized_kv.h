@@ -69,16 +69,8 @@ class QuantizedKV final : public KVStore {
     Packed keys;
     Packed values;
   };
-  // Once a CPU kernel has attended, the tail lies in blocks outside MLX's graph
-  // (and so does the head).
-  struct Native {
-    std::shared_ptr<cpu::KvBlocks> blocks;
-    /// The last operation that writes to the blocks, when one does.
-    std::optional<mx::array> last;
-  };
-
   /// What the blocks hold as arrays, once all writing has ended.
-  Tail arrays_of(const Native& native) const;
+  Tail arrays_of(const NativeBlocks& native) const;
   /// Moves the tail between the two forms.
   void use_arrays();
   void use_blocks(const cpu::KvShape& shape, int batch);
@@ -95,7 +87,8 @@ class QuantizedKV final : public KVStore {
   GrowingKV head_;
   Tail tail_;
   int tail_length_ = 0;
-  std::optional<Native> native_;
+  /// Instead of the tail's arrays, once a CPU kernel has attended.
+  std::optional<NativeBlocks> native_;
 };
 
 } // namespace qwen3_mlx

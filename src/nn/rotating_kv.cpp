@@ -44,8 +44,89 @@ mx::array RotatingKV::ring_order(const mx::array& temporal) const {
       2);
 }
 
+// What the blocks hold, oldest first if it fits, in the order of rings if not.
+KeyValues RotatingKV::rings_of(const NativeBlocks& native) const {
+  if (offset_ <= max_size_) {
+    return native.read(0, offset_);
+  }
+  const auto kept = native.read(0, keep_);
+  const auto recent = native.read(offset_ - num_recent(), offset_);
+  return {
+      ring_order(mx::concatenate({kept.keys, recent.keys}, 2)),
+      ring_order(mx::concatenate({kept.values, recent.values}, 2))};
+}
+
+void RotatingKV::use_arrays() {
+  if (!native_) {
+    return;
+  }
+  if (offset_ > 0) {
+    const auto rings = rings_of(*native_);
+    keys_ = rings.keys;
+    values_ = rings.values;
+  }
+  native_.reset();
+}
+
+void RotatingKV::use_blocks(const cpu::KvShape& shape, int batch) {
+  if (native_) {
+    return;
+  }
+  const auto native = make_blocks(shape, batch, keys_);
+  if (offset_ > 0) {
+    const auto held = *fetch();
+    const int length = held.keys.shape(2);
+    const int n_kept = std::min(keep_, length);
+    const auto part = [&](int begin, int end) {
+      return KeyValues{
+          cut_positions(held.keys, begin, end),
+          cut_positions(held.values, begin, end)};
+    };
+    if (n_kept > 0) {
+      native.write(0, part(0, n_kept));
+    }
+    if (n_kept < length) {
+      native.write(offset_ - (length - n_kept), part(n_kept, length));
+    }
+  }
+  keys_.reset();
+  values_.reset();
+  native_ = native;
+}
+
+cpu::KvAppend
+RotatingKV::append(const cpu::KvShape& shape, int batch, int length) {
+  use_blocks(shape, batch);
+  native_->blocks->reserve(offset_, offset_ + length);
+  cpu::KvAppend append{
+      .shape = native_->blocks->shape(),
+      .tables = native_->blocks->tables(),
+      .offset = offset_,
+      .keep = keep_,
+      .recent = num_recent(),
+      .after = native_->last};
+  offset_ += length;
+  // The operation keeps the blocks that it reads.
+  native_->blocks->forget(keep_, offset_ - num_recent());
+  return append;
+}
+
+void RotatingKV::written_by(const mx::array& attention) {
+  native_->last = attention;
+}
+
+std::unique_ptr<KVStore> RotatingKV::copy() const {
+  auto other = std::make_unique<RotatingKV>(*this);
+  other->use_arrays(); // blocks that are written have one owner
+  return other;
+}
+
+std::vector<mx::array> RotatingKV::pending() const {
+  return native_ ? native_->pending() : KVStore::pending();
+}
+
 // Appends; returns what was held and the new positions, oldest first.
-KeyValues RotatingKV::append(const mx::array& keys, const mx::array& values) {
+KeyValues RotatingKV::push(const mx::array& keys, const mx::array& values) {
   const auto extended = [&](const std::optional<mx::array>& ring,
                             const mx::array& update) {
     return offset_ == 0 ? update
@@ -94,6 +175,7 @@ mx::array RotatingKV::attend(
     const mx::array& values,
     const AttentionMask& mask) {
   const int L = keys.shape(2);
+  use_arrays();
   const bool in_window = !mask.window || offset_ + L <= *mask.window;
   if (L == 1 && in_window) {
     // Keys carry their rotation, so their order in the ring does not matter.
@@ -105,7 +187,7 @@ mx::array RotatingKV::attend(
         cut_positions(*values_, 0, length),
         mask.scale);
   }
-  const auto all = append(keys, values);
+  const auto all = push(keys, values);
   if (in_window && offset_ <= max_size_) {
     return causal_attention(queries, all, mask);
   }
@@ -128,7 +210,8 @@ void RotatingKV::write(const mx::array& keys, const mx::array& values) {
 
 KeyValues
 RotatingKV::update_and_fetch(const mx::array& keys, const mx::array& values) {
-  append(keys, values);
+  use_arrays();
+  push(keys, values);
   return *fetch();
 }
 
@@ -136,14 +219,22 @@ std::optional<KeyValues> RotatingKV::fetch() const {
   if (offset_ == 0) {
     return std::nullopt;
   }
-  return KeyValues{temporal_order(*keys_), temporal_order(*values_)};
+  const auto rings = native_ ? rings_of(*native_) : KeyValues{*keys_, *values_};
+  return KeyValues{temporal_order(rings.keys), temporal_order(rings.values)};
 }
 
 std::size_t RotatingKV::n_bytes() const {
+  if (native_) {
+    return native_->blocks->n_bytes();
+  }
   return keys_ ? keys_->nbytes() + values_->nbytes() : 0;
 }
 
 std::vector<std::pair<std::string, mx::array>> RotatingKV::state() const {
+  if (native_ && offset_ > 0) {
+    const auto rings = rings_of(*native_);
+    return {{"keys", rings.keys}, {"values", rings.values}};
+  }
   if (!keys_) {
     return {};
   }
@@ -153,6 +244,7 @@ std::vector<std::pair<std::string, mx::array>> RotatingKV::state() const {
 void RotatingKV::restore(
     const std::vector<std::pair<std::string, mx::array>>& state,
     const std::vector<std::pair<std::string, int>>& counters) {
+  native_.reset();
   const KVState saved(state, counters);
   max_size_ = saved.counter("max_size", 2, 1 << 30);
   keep_ = saved.counter("keep", 0, max_size_ - 1);

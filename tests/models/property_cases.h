@@ -64,10 +64,8 @@ class ModelProperty : public ::testing::TestWithParam<
     const auto& [name, cache_case, kernels] = GetParam();
     tiny_.emplace(load_tiny_model(name, float32_on_cpu(kernels)));
     options_ = cache_case.options;
-    // Own kernels promise the same bits; other caches attend by stock ones.
-    const bool own_attention =
-        kernels == Kernels::native && !cache_case.options.max_kv_size;
-    tolerance_ = own_attention ? 0.0F : logit_tolerance;
+    // Own kernels promise the same bits.
+    tolerance_ = kernels == Kernels::native ? 0.0F : logit_tolerance;
   }
 
   const Model& model() const {

@@ -138,12 +138,14 @@ void KvBlockPool::copy_block(int from, int to) const {
   std::memcpy(block(to), block(from), shape_.block_bytes());
 }
 
-void KvBlocks::reserve(int length) {
+void KvBlocks::reserve(int begin, int end) {
+  const auto first = static_cast<std::size_t>(begin / kKvBlockSize);
   const auto wanted =
-      static_cast<std::size_t>((length + kKvBlockSize - 1) / kKvBlockSize);
+      static_cast<std::size_t>((end + kKvBlockSize - 1) / kKvBlockSize);
   for (auto& blocks : sequences_) {
-    if (blocks.empty()) {
-      blocks.resize(static_cast<std::size_t>(first_block_));
+    if (blocks.size() < std::min(first, wanted)) {
+      blocks.resize(std::min(first, wanted));
+      tables_.clear();
     }
     while (blocks.size() < wanted) {
       blocks.push_back(new_block());
@@ -264,7 +266,7 @@ void KvBlocks::load(
     int end,
     const KvArrays& keys,
     const KvArrays& values) {
-  reserve(end);
+  reserve(begin, end);
   const auto dim = static_cast<std::size_t>(shape_.head_dim);
   const std::size_t size = size_of(shape_.type);
   for_each_run(

@@ -93,13 +93,12 @@ struct KvArrays {
 /// The blocks of `batch` sequences of one length that own their memory.
 class KvBlocks {
  public:
-  /// Blocks before `first_block` do not exist.
-  KvBlocks(const KvShape& shape, int batch, int first_block = 0)
-      : shape_(shape), first_block_(first_block),
-        sequences_(static_cast<std::size_t>(batch)) {}
+  KvBlocks(const KvShape& shape, int batch)
+      : shape_(shape), sequences_(static_cast<std::size_t>(batch)) {}
 
-  /// Makes room for `length` positions.
-  void reserve(int length);
+  /// Makes room for positions [begin, end). Those between what there was room
+  /// for and `begin` get none.
+  void reserve(int begin, int end);
   /// Gives up the whole blocks in positions [begin, end), once the operations
   /// that know them have run.
   void forget(int begin, int end);
@@ -129,7 +128,6 @@ class KvBlocks {
   void for_each_run(int begin, int end, Copy&& copy) const;
 
   KvShape shape_;
-  int first_block_;
   std::vector<std::vector<Block>> sequences_;
   std::shared_ptr<std::byte[]> chunk_; // of chunk_size_ blocks
   std::size_t chunk_size_ = 0;
