@@ -180,6 +180,10 @@ void add_engine_options(CLI::App& command, ServeCommand& options) {
       "BYTES",
       "Of keys and values kept for later prompts (default: all that is "
       "unused)");
+  add("--prompt-cache-file,--prefix-cache-file",
+      engine.prefix_file,
+      "FILE",
+      "Keep them there from one run to the next");
   add("--kv-bits",
       engine.kv.kv_bits,
       "BITS",
@@ -284,6 +288,9 @@ void run(ServeCommand options, Exit& exit) {
     engine.memory.max_cache_bytes =
         parse_bytes(options.cache_bytes, "--prompt-cache-bytes");
   }
+
+  engine.arithmetic = "version " QWEN3_MLX_VERSION ", kernels " +
+      options.model.kernels + (options.model.exact ? ", exact" : "") + "\n";
 
   find_model(options.model);
   const auto tokenizer = find_tokenizer(options.model.model);

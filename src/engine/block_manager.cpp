@@ -170,6 +170,86 @@ void BlockManager::clear_cache() {
   }
 }
 
+std::vector<FoundPrefix> BlockManager::findable() const {
+  // By last use: those that are held, then the others from the newest on. A
+  // parent is not always newer than its children, since only the holder of a
+  // longer text uses both.
+  std::vector<BlockId> order;
+  for (BlockId block = 0; block < options_.num_blocks; ++block) {
+    if (at(block).node != 0 && at(block).num_references > 0) {
+      order.push_back(block);
+    }
+  }
+  for (BlockId block = lru_.newest; block != no_block;
+       block = at(block).older) {
+    order.push_back(block);
+  }
+  std::unordered_map<std::uint64_t, BlockId> block_of;
+  for (const BlockId block : order) {
+    block_of.emplace(at(block).node, block);
+  }
+  std::vector<FoundPrefix> found;
+  std::unordered_map<std::uint64_t, std::int32_t> index_of; // by node
+  std::vector<BlockId> path;
+  for (const BlockId block : order) {
+    path.clear();
+    std::uint64_t node = at(block).node;
+    while (node != 0 && !index_of.contains(node)) {
+      const auto next = block_of.find(node);
+      if (next == block_of.end()) {
+        path.clear(); // its parent was forgotten: nobody can find it any more
+        break;
+      }
+      path.push_back(next->second);
+      node = at(next->second).key->parent;
+    }
+    for (auto next = path.rbegin(); next != path.rend(); ++next) {
+      const auto index = static_cast<std::int32_t>(found.size());
+      const auto& entry = at(*next);
+      const auto parent = index_of.find(entry.key->parent);
+      found.push_back(
+          {*next,
+           parent == index_of.end() ? index : parent->second,
+           entry.key->tokens});
+      index_of.emplace(entry.node, index);
+    }
+  }
+  return found;
+}
+
+std::optional<BlockId> BlockManager::reserve_unused() {
+  const int num_held = options_.num_blocks - num_available();
+  if (free_.empty() || !options_.prefix_cache ||
+      lru_.size + num_held >= options_.max_cached_blocks) {
+    return std::nullopt;
+  }
+  return take_block();
+}
+
+void BlockManager::give_back(BlockId block) {
+  let_go(block);
+}
+
+void BlockManager::adopt(std::span<const FoundPrefix> prefixes) {
+  std::vector<std::uint64_t> nodes;
+  for (std::size_t idx = 0; idx < prefixes.size(); ++idx) {
+    const auto& prefix = prefixes[idx];
+    const auto parent_idx = static_cast<std::size_t>(prefix.parent);
+    const std::uint64_t parent = parent_idx < idx ? nodes[parent_idx] : 0;
+    const auto [entry, is_new] =
+        tree_.try_emplace(Key{parent, prefix.tokens}, prefix.block);
+    if (is_new) {
+      at(prefix.block).node = ++last_node_;
+      at(prefix.block).key = &entry->first;
+    }
+    nodes.push_back(at(entry->second).node);
+  }
+  // The oldest first, as if they had just been used in that order.
+  for (std::size_t idx = prefixes.size(); idx-- > 0;) {
+    let_go(prefixes[idx].block);
+  }
+}
+
 std::optional<BlockId> BlockManager::take_block() {
   if (free_.empty()) {
     if (lru_.size == 0) {

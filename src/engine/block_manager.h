@@ -34,6 +34,13 @@ struct BlockCopy {
   bool operator==(const BlockCopy&) const = default;
 };
 
+/// A block that can be found: what follows another one, by tokens.
+struct FoundPrefix {
+  BlockId block;
+  std::int32_t parent; ///< Index of another one; its own for a text's first.
+  std::vector<std::uint32_t> tokens;
+};
+
 class BlockManager {
  public:
   /// Throws InvalidArgument unless both sizes are positive.
@@ -91,6 +98,16 @@ class BlockManager {
   void release(BlockTable& table);
   /// Forgets every block that nobody holds.
   void clear_cache();
+
+  /// All blocks that can be found, parents before their children, and of what
+  /// does not depend on each other the latest used first.
+  std::vector<FoundPrefix> findable() const;
+  /// A block that nobody holds or finds, for the caller to fill; nothing when
+  /// there is none, or as many are cached as may be.
+  std::optional<BlockId> reserve_unused();
+  void give_back(BlockId block);
+  /// Lets filled blocks be found, in the order of findable().
+  void adopt(std::span<const FoundPrefix> prefixes);
 
  private:
   struct Key {

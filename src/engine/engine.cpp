@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <exception>
+#include <filesystem>
+
+#include "engine/prefix_file.h"
 
 namespace qwen3_mlx::engine {
 namespace {
@@ -137,6 +140,7 @@ void Engine::run() {
   try {
     runner_ =
         std::make_unique<Runner>(model_, layout_.make(memory_.num_blocks));
+    restore_prefixes();
     while (!is_stopping_) {
       const bool idle = scheduler_.idle();
       busy_since_ = idle ? 0 : Clock::now().time_since_epoch().count();
@@ -151,6 +155,7 @@ void Engine::run() {
       tell();
     }
     finish_all(Finish::shutdown, "the server is shutting down");
+    keep_prefixes();
   } catch (const std::exception& error) {
     // Whatever it was, nobody is left waiting.
     is_healthy_ = false;
@@ -173,6 +178,57 @@ void Engine::run() {
   tell();
   runner_.reset();
   busy_since_ = 0;
+}
+
+std::string Engine::prefix_identity() const {
+  std::uint64_t words = 0;
+  for (std::uint32_t id = 0; id < tokenizer_.vocab_size(); ++id) {
+    for (const char c : tokenizer_.id_to_token(id).value_or("") + '\n') {
+      words = (words ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    }
+  }
+  return "model " + model_.fingerprint() + "\ntokenizer " +
+      std::to_string(words) + "\nkeys and values " + layout_.form + "\n" +
+      options_.arithmetic;
+}
+
+void Engine::restore_prefixes() {
+  if (options_.prefix_file.empty() || !layout_.shares_blocks ||
+      !std::filesystem::exists(options_.prefix_file)) {
+    return;
+  }
+  try {
+    const int count = load_prefixes(
+        options_.prefix_file,
+        prefix_identity(),
+        scheduler_.blocks(),
+        runner_->storage());
+    notice("took " + std::to_string(count) + " blocks of the prefix cache in");
+  } catch (const Error& error) {
+    notice(std::string("prefix cache ignored: ") + error.what());
+  }
+}
+
+void Engine::keep_prefixes() {
+  if (options_.prefix_file.empty() || !layout_.shares_blocks) {
+    return;
+  }
+  try {
+    const int count = save_prefixes(
+        options_.prefix_file,
+        prefix_identity(),
+        scheduler_.blocks(),
+        runner_->storage());
+    notice("kept " + std::to_string(count) + " blocks of the prefix cache");
+  } catch (const Error& error) {
+    notice(std::string("prefix cache not kept: ") + error.what());
+  }
+}
+
+void Engine::notice(const std::string& text) const {
+  if (options_.notice) {
+    options_.notice(text);
+  }
 }
 
 void Engine::handle(Message message) {

@@ -4,8 +4,10 @@
 #pragma once
 
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <unordered_map>
 #include <variant>
@@ -28,8 +30,17 @@ struct EngineOptions {
   /// Most tokens of a sequence; 0: what the model was made for.
   int max_context = 0;
   bool prefix_cache = true;
+  /// Where the prefix cache is kept from one run to the next: read when the
+  /// thread starts, written when it stops. A file that does not fit, or that
+  /// is damaged, is ignored and replaced. Empty: nowhere.
+  std::filesystem::path prefix_file;
+  /// Names what keys and values depend on besides model and layout: the
+  /// program's version, how it computes.
+  std::string arithmetic;
+  /// Called on the engine's thread with what an operator may want to know.
+  std::function<void(const std::string&)> notice;
   MemoryOptions memory;
-  CacheOptions kv; ///< Quantized or rotating caches are not shared.
+  CacheOptions kv; ///< Rotating caches are not shared.
 };
 
 /// Everything but the constructor and the destructor may be called from any
@@ -91,6 +102,10 @@ class Engine {
   using Message = std::variant<Request, Cancel, Stop>;
 
   void run();
+  std::string prefix_identity() const;
+  void restore_prefixes();
+  void keep_prefixes();
+  void notice(const std::string& text) const;
   void handle(Message message);
   void begin(Request request);
   void end(RequestId id);

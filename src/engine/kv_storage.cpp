@@ -42,6 +42,15 @@ class ContiguousStorage final : public KvStorage {
   void drop(SequenceId id) override {
     held_.erase(id);
   }
+  std::size_t block_bytes() const override {
+    return 0;
+  }
+  void read_block(BlockId, std::byte*) const override {
+    throw Error("caches of single sequences have no blocks to read");
+  }
+  void write_block(BlockId, const std::byte*) override {
+    throw Error("caches of single sequences have no blocks to write");
+  }
 
  private:
   Model model_;
@@ -66,6 +75,21 @@ std::size_t position_bytes(const Model& model, const CacheOptions& options) {
   return values * sizeof(float); // no activations are wider
 }
 
+std::string form_of(const std::vector<cpu::KvShape>& shapes) {
+  std::string form;
+  for (const auto& shape : shapes) {
+    for (const int part :
+         {shape.n_kv_heads,
+          shape.head_dim,
+          static_cast<int>(shape.type),
+          shape.bits,
+          shape.group}) {
+      form += std::to_string(part) + ' ';
+    }
+  }
+  return form;
+}
+
 // Whether all positions are kept, and in one form.
 bool is_pageable(const CacheOptions& options) {
   return !options.max_kv_size &&
@@ -86,6 +110,7 @@ KvLayout find_kv_layout(const Model& model, const CacheOptions& options) {
           .block_size = cpu::kKvBlockSize,
           .block_bytes = block_bytes,
           .shares_blocks = true,
+          .form = form_of(shapes),
           .make = [shapes](int num_blocks) -> std::unique_ptr<KvStorage> {
             return std::make_unique<PagedStorage>(shapes, num_blocks);
           }};
@@ -95,6 +120,7 @@ KvLayout find_kv_layout(const Model& model, const CacheOptions& options) {
       .block_size = contiguous_block_size,
       .block_bytes = position_bytes(model, options) * contiguous_block_size,
       .shares_blocks = false,
+      .form = {},
       .make = [model, options](int) -> std::unique_ptr<KvStorage> {
         return std::make_unique<ContiguousStorage>(model, options);
       }};

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/scheduler.h"
@@ -26,6 +27,12 @@ class KvStorage {
   virtual std::span<KVCache> caches_for(const Chunk& chunk) = 0;
   /// The sequence has ended or gave its blocks back.
   virtual void drop(SequenceId id) = 0;
+
+  /// The contents of a block, block_bytes() of them; only where blocks may be
+  /// shared, and while no step runs.
+  virtual std::size_t block_bytes() const = 0;
+  virtual void read_block(BlockId block, std::byte* to) const = 0;
+  virtual void write_block(BlockId block, const std::byte* from) = 0;
 };
 
 /// What a block of positions takes, and how storage for a number of them is
@@ -34,6 +41,7 @@ struct KvLayout {
   int block_size = 0;
   std::size_t block_bytes = 0; ///< Keys and values of all layers.
   bool shares_blocks = false;
+  std::string form; ///< Names the layout of a block's contents.
   std::function<std::unique_ptr<KvStorage>(int num_blocks)> make;
 };
 

@@ -3,6 +3,8 @@
 
 #include <mlx/mlx.h>
 
+#include <cstring>
+
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx::engine {
@@ -170,6 +172,28 @@ std::span<KVCache> PagedStorage::caches_for(const Chunk& chunk) {
 
 void PagedStorage::drop(SequenceId id) {
   held_.erase(id);
+}
+
+std::size_t PagedStorage::block_bytes() const {
+  std::size_t total = 0;
+  for (const auto& pool : pools_) {
+    total += pool->shape().block_bytes();
+  }
+  return total;
+}
+
+void PagedStorage::read_block(BlockId block, std::byte* to) const {
+  for (const auto& pool : pools_) {
+    std::memcpy(to, pool->block(block), pool->shape().block_bytes());
+    to += pool->shape().block_bytes();
+  }
+}
+
+void PagedStorage::write_block(BlockId block, const std::byte* from) {
+  for (const auto& pool : pools_) {
+    std::memcpy(pool->block(block), from, pool->shape().block_bytes());
+    from += pool->shape().block_bytes();
+  }
 }
 
 std::vector<cpu::KvShape>

@@ -23,6 +23,9 @@ class PagedStorage final : public KvStorage {
   void copy(std::span<const BlockCopy> copies) override;
   std::span<KVCache> caches_for(const Chunk& chunk) override;
   void drop(SequenceId id) override;
+  std::size_t block_bytes() const override;
+  void read_block(BlockId block, std::byte* to) const override;
+  void write_block(BlockId block, const std::byte* from) override;
 
  private:
   struct Text; // what the layers' stores share of one sequence

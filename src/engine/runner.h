@@ -47,6 +47,9 @@ class Runner {
   std::vector<TokenResult> run(std::span<const Chunk> chunks);
   /// Sequences that gave their blocks back.
   void drop(std::span<const SequenceId> ids);
+  KvStorage& storage() {
+    return *storage_;
+  }
 
  private:
   struct Row;

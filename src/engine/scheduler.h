@@ -97,6 +97,10 @@ class Scheduler {
   const BlockManager& blocks() const {
     return blocks_;
   }
+  /// To take in blocks from elsewhere, before the first sequence.
+  BlockManager& blocks() {
+    return blocks_;
+  }
 
  private:
   struct Rank;

@@ -66,12 +66,13 @@ class Server {
       const engine::EngineOptions& engine_options,
       const ServerOptions& options)
       : options_(options), log_(options.log_level), gate_(options),
-        engine_(model, tokenizer, engine_options), served_(describe(
-                                                       model,
-                                                       std::move(tokenizer),
-                                                       std::move(chat_template),
-                                                       engine_,
-                                                       options)),
+        engine_(model, tokenizer, logging(engine_options)),
+        served_(describe(
+            model,
+            std::move(tokenizer),
+            std::move(chat_template),
+            engine_,
+            options)),
         api_(served_, engine_, metrics_, options_), acceptor_(io_),
         signals_(io_, SIGTERM, SIGINT), drained_(io_),
         hub_{io_, workers_, api_, gate_, engine_, metrics_, log_, options_} {}
@@ -97,6 +98,13 @@ class Server {
   }
 
  private:
+  engine::EngineOptions logging(engine::EngineOptions options) const {
+    options.notice = [this](const std::string& text) {
+      log_.write(LogLevel::info, text);
+    };
+    return options;
+  }
+
   std::string listen() {
     error_code ec;
     const auto address = asio::ip::make_address(
