@@ -6,8 +6,8 @@ weight with the formulas of those programs in numpy, bit for bit in float32.
     parity_import.py [--program build/release/src/cli/qwen3-mlx] [--only TEXT] [-v]
 
 AWQ, GPTQ (2, 3, 4, 8 bits; v1 and v2 zero points; g_idx), block and per-tensor
-FP8, compressed-tensors' pack-quantized (4 and 8 bits, symmetric and not) and
-float-quantized; dense and mixture-of-experts. The weights come from convert;
+FP8, compressed-tensors' pack-quantized (4 and 8 bits, symmetric and not),
+float-quantized, nvfp4 and mxfp4; dense and mixture-of-experts. The weights come from convert;
 what is loaded directly must give the same tokens. Needs numpy.
 """
 
@@ -143,7 +143,41 @@ class Packed:
         return (q - zeros[:, group]).astype(np.float32) * scales[:, group], parts
 
 
-TYPES = {"float32": "F32", "float16": "F16", "int32": "I32", "int64": "I64", "uint8": "F8_E4M3"}
+class Fp4:
+    """E2M1, two a byte; nvfp4: scales in E4M3 over one float, mxfp4: powers of two."""
+
+    VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    VALUES = np.concatenate([VALUES, -VALUES])
+
+    def __init__(self, name, group_size):
+        self.name, self.group_size = name, group_size
+        weights = {"num_bits": 4, "type": "float", "symmetric": True, "group_size": group_size,
+                   "strategy": "tensor_group" if name == "nvfp4" else "group"}
+        self.config = {"quant_method": "compressed-tensors", "format": f"{name}-pack-quantized",
+                       "config_groups": {"group_0": {"weights": weights, "targets": ["Linear"]}},
+                       "ignore": ["lm_head"]}
+
+    def quantize(self, rng, out, columns):
+        q = rng.integers(0, 16, (out, columns)).astype(np.uint8)
+        groups = columns // self.group_size
+        packed = (q[:, ::2] | q[:, 1::2] << 4).view(np.int8)
+        if self.name == "nvfp4":
+            bits = rng.integers(1, 127, (out, groups)).astype(np.uint8)
+            total = rng.uniform(4000, 9000, 1).astype(np.float32)
+            scales = e4m3_values()[bits] / total
+            parts = {"weight_scale": bits, "weight_global_scale": total,
+                     "input_global_scale": np.ones(1, np.float32)}
+        else:
+            bits = rng.integers(116, 122, (out, groups)).astype(np.int8)
+            scales = np.ldexp(np.float32(1), bits.astype(int) - 127)
+            parts = {"weight_scale": bits}
+        weight = self.VALUES[q] * scales.repeat(self.group_size, 1)
+        return weight, {"weight_packed": packed} | parts
+
+
+# uint8 stands for E4M3 here, so int8 is what is stored as U8.
+TYPES = {"float32": "F32", "float16": "F16", "int32": "I32", "int64": "I64",
+         "uint8": "F8_E4M3", "int8": "U8"}
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
@@ -193,7 +227,7 @@ def check(scheme, config: dict, program: Path) -> str:
         path = source / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": scheme.config}))
         target = Path(name) / "target"
-        done = subprocess.run([program, "convert", "--model", source, "-o", target],
+        done = subprocess.run([program, "convert", "--model", source, "-o", target, "-d"],
                               capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(done.stderr.strip())
@@ -225,6 +259,7 @@ def main():
                "fp8-block": Fp8(), "fp8-block-48": Fp8((48, 80)), "fp8-tensor": Fp8(None),
                "float-quantized-channel": Fp8(None, "compressed", "channel"),
                "float-quantized-tensor": Fp8(None, "compressed", "tensor")}
+    schemes |= {"nvfp4": Fp4("nvfp4", 16), "mxfp4": Fp4("mxfp4", 32)}
     for bits in (2, 3, 4, 8):
         for version in (1, 2):
             schemes[f"gptq-{bits}-v{version}"] = Gptq(bits, 64, version)

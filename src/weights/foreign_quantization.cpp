@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "weights/foreign_quantization.h"
 
+#include <array>
+#include <string_view>
 #include <utility>
 
+#include "weights/import_fp4.h"
 #include "weights/import_fp8.h"
 #include "weights/import_packed.h"
 
@@ -81,33 +84,48 @@ ForeignQuantization parse_gptq(const Config& config) {
   return out;
 }
 
-ForeignQuantization parse_compressed(const Config& config) {
+/// A format of compressed-tensors, as its "weights" must describe it.
+struct CompressedRow {
+  std::string_view format;
+  ForeignMethod method;
+  std::string_view type;
+  std::string_view strategy; ///< Empty: several.
+  int group_size;            ///< 0: several.
+};
+
+constexpr auto compressed_rows = std::to_array<CompressedRow>({
+    {"pack-quantized", ForeignMethod::pack_quantized, "int", "", 0},
+    {"float-quantized", ForeignMethod::float_quantized, "float", "", 0},
+    {"nvfp4-pack-quantized",
+     ForeignMethod::nvfp4_pack_quantized,
+     "float",
+     "tensor_group",
+     16},
+    {"mxfp4-pack-quantized",
+     ForeignMethod::mxfp4_pack_quantized,
+     "float",
+     "group",
+     32},
+});
+
+const CompressedRow& compressed_row(const Config& config) {
   const auto format = config.get_string_or("format", "");
-  const bool packed = format == "pack-quantized";
-  if (!packed && format != "float-quantized") {
-    config.fail(
-        "format",
-        "expected \"pack-quantized\" or \"float-quantized\", found \"" +
-            format + "\"");
+  std::string known;
+  for (const auto& row : compressed_rows) {
+    if (row.format == format) {
+      return row;
+    }
+    known += (known.empty() ? "" : ", ") + std::string(row.format);
   }
-  ForeignQuantization out{
-      packed ? ForeignMethod::pack_quantized : ForeignMethod::float_quantized,
-      "compressed-tensors " + format};
-  const auto groups = config.sub("config_groups");
-  const auto names = groups.keys();
-  if (names.size() != 1) {
-    config.fail(
-        "config_groups",
-        "expected one group of modules, found " + std::to_string(names.size()));
-  }
-  const auto weights = groups.sub(names.front()).sub("weights");
-  const auto type = weights.get_string_or("type", "int");
-  if (type != (packed ? "int" : "float")) {
-    weights.fail("type", "does not go with the format " + format);
-  }
-  out.bits = packed ? one_of(weights, "num_bits", {4, 8})
-                    : one_of(weights, "num_bits", {8});
-  out.symmetric = weights.get_bool_or("symmetric", true);
+  config.fail(
+      "format", "expected one of " + known + "; found \"" + format + "\"");
+}
+
+/// Of pack-quantized and float-quantized: who shares a scale.
+void parse_strategy(
+    const Config& weights,
+    bool packed,
+    ForeignQuantization& out) {
   const auto strategy = weights.get_string_or("strategy", "tensor");
   if (strategy == "group" || (packed && weights.has("group_size"))) {
     out.group_size = group_size_of(weights, "group_size");
@@ -120,6 +138,44 @@ ForeignQuantization parse_compressed(const Config& config) {
     out.block_columns = static_cast<int>(block[1]);
   } else if (strategy != "channel" && (packed || strategy != "tensor")) {
     weights.fail("strategy", "\"" + strategy + "\" is not known here");
+  }
+}
+
+ForeignQuantization parse_compressed(const Config& config) {
+  const auto& row = compressed_row(config);
+  const auto format = std::string(row.format);
+  ForeignQuantization out{row.method, "compressed-tensors " + format};
+  const auto groups = config.sub("config_groups");
+  const auto names = groups.keys();
+  if (names.size() != 1) {
+    config.fail(
+        "config_groups",
+        "expected one group of modules, found " + std::to_string(names.size()));
+  }
+  const auto weights = groups.sub(names.front()).sub("weights");
+  if (weights.get_string_or("type", "int") != row.type) {
+    weights.fail("type", "does not go with the format " + format);
+  }
+  out.symmetric = weights.get_bool_or("symmetric", true);
+  if (row.group_size == 0) {
+    const bool packed = row.method == ForeignMethod::pack_quantized;
+    out.bits = packed ? one_of(weights, "num_bits", {4, 8})
+                      : one_of(weights, "num_bits", {8});
+    parse_strategy(weights, packed, out);
+    return out;
+  }
+  out.bits = one_of(weights, "num_bits", {4});
+  out.group_size = one_of(weights, "group_size", {row.group_size});
+  const auto strategy =
+      weights.get_string_or("strategy", std::string(row.strategy));
+  if (strategy != row.strategy) {
+    weights.fail(
+        "strategy",
+        "expected \"" + std::string(row.strategy) + "\" with the format " +
+            format + ", found \"" + strategy + "\"");
+  }
+  if (!out.symmetric) {
+    weights.fail("symmetric", "expected true with the format " + format);
   }
   return out;
 }
@@ -156,6 +212,14 @@ parse_foreign_quantization(const Config& config) {
           "model, or one that is not quantized");
 }
 
+std::optional<QuantFormat> mlx_format(const ForeignQuantization& quantization) {
+  if (quantization.method != ForeignMethod::mxfp4_pack_quantized) {
+    return std::nullopt;
+  }
+  return QuantFormat{
+      QuantMode::mxfp4, quantization.bits, quantization.group_size};
+}
+
 void import_foreign(
     const std::filesystem::path& path,
     const ForeignQuantization& quantization,
@@ -169,6 +233,10 @@ void import_foreign(
   case ForeignMethod::gptq:
   case ForeignMethod::pack_quantized:
     import_packed(path, quantization, tensors);
+    break;
+  case ForeignMethod::nvfp4_pack_quantized:
+  case ForeignMethod::mxfp4_pack_quantized:
+    import_fp4(path, quantization, tensors);
     break;
   }
 }

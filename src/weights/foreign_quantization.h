@@ -9,6 +9,7 @@
 #include <string>
 
 #include "qwen3_mlx/config.h"
+#include "qwen3_mlx/matrix.h"
 #include "weights/checkpoint.h"
 
 namespace qwen3_mlx {
@@ -19,6 +20,8 @@ enum class ForeignMethod {
   gptq,            ///< 2, 3, 4 or 8 bits, v1 and v2 zero points, g_idx.
   pack_quantized,  ///< compressed-tensors: 4 or 8 bits.
   float_quantized, ///< compressed-tensors: FP8 (E4M3).
+  nvfp4_pack_quantized, ///< compressed-tensors: FP4, scales FP8 and one float.
+  mxfp4_pack_quantized, ///< compressed-tensors: as MLX's mxfp4.
 };
 
 struct ForeignQuantization {
@@ -38,11 +41,14 @@ struct ForeignQuantization {
 std::optional<ForeignQuantization>
 parse_foreign_quantization(const Config& config);
 
+/// What MLX calls matrices that stay packed; nothing where they become floats.
+std::optional<QuantFormat> mlx_format(const ForeignQuantization& quantization);
+
 using TensorMap = std::map<std::string, StoredTensor, std::less<>>;
 
 /// Replaces the parts of each packed matrix by one tensor "<module>.weight" of
-/// type `imported`. Throws TensorError for parts that are missing or do not fit
-/// each other.
+/// type `imported`, or by what MLX calls its parts. Throws TensorError for
+/// parts that are missing or do not fit each other.
 void import_foreign(
     const std::filesystem::path& path,
     const ForeignQuantization& quantization,

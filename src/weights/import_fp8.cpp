@@ -8,21 +8,12 @@
 #include <vector>
 
 #include "base/half.h"
-#include "formats/checked.h"
-#include "qwen3_mlx/error.h"
+#include "weights/import_checks.h"
 #include "weights/row_source.h"
 #include "weights/stored_rows.h"
 
 namespace qwen3_mlx {
 namespace {
-
-std::uint64_t rows_of(const std::vector<std::int64_t>& shape) {
-  std::uint64_t count = 1;
-  for (std::size_t idx = 0; idx + 1 < shape.size(); ++idx) {
-    count *= static_cast<std::uint64_t>(shape[idx]);
-  }
-  return count;
-}
 
 class Fp8Rows final : public RowSource {
  public:
@@ -111,10 +102,6 @@ class Fp8Rows final : public RowSource {
   std::uint64_t block_columns_;
   std::array<float, 256> values_ = make_values();
 };
-
-[[noreturn]] void fail(const StoredTensor& tensor, const std::string& reason) {
-  throw TensorError(tensor.path(), printable(tensor.source_name), reason);
-}
 
 std::int64_t blocks(std::int64_t size, std::int64_t block) {
   return (size + block - 1) / block;

@@ -9,8 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "formats/checked.h"
-#include "qwen3_mlx/error.h"
+#include "weights/import_checks.h"
 #include "weights/row_source.h"
 #include "weights/stored_rows.h"
 
@@ -206,10 +205,6 @@ class PackedRows final : public RowSource {
   mutable std::size_t rows_left_ = 0;            // guarded by mutex_
 };
 
-[[noreturn]] void fail(const StoredTensor& tensor, const std::string& reason) {
-  throw TensorError(tensor.path(), printable(tensor.source_name), reason);
-}
-
 /// Reads the parts of one module out of the map and checks them.
 class Module {
  public:
@@ -284,9 +279,7 @@ class Module {
   }
 
   void expect_words(const StoredTensor& tensor) {
-    if (tensor.type_name != "I32") {
-      fail(tensor, "is stored as " + tensor.type_name + ", expected I32");
-    }
+    expect_type(tensor, "I32");
     if (tensor.shape.size() != 2 && tensor.shape.size() != 3) {
       fail(
           tensor,
@@ -380,45 +373,28 @@ class Module {
   }
 
   void check(const Parts& parts, const Sizes& sizes) const {
-    const auto expect = [](const StoredTensor& tensor,
-                           const std::vector<std::int64_t>& shape) {
-      if (tensor.shape != shape) {
-        fail(
-            tensor,
-            "has shape " + to_string(tensor.shape) + ", expected " +
-                to_string(shape));
-      }
-    };
     const auto out = static_cast<std::int64_t>(sizes.out);
     const auto n_groups = static_cast<std::int64_t>(sizes.n_groups);
     const auto out_words = out * quantization_.bits / 32;
     const bool compressed =
         quantization_.method == ForeignMethod::pack_quantized;
-    expect(
+    expect_shape(
         parts.scales,
         compressed ? with_experts(out, n_groups) : with_experts(n_groups, out));
     if (parts.zeros) {
-      if (parts.zeros->type_name != "I32") {
-        fail(
-            *parts.zeros,
-            "is stored as " + parts.zeros->type_name + ", expected I32");
-      }
+      expect_type(*parts.zeros, "I32");
       if (out * quantization_.bits % 32 != 0) {
         fail(*parts.zeros, "cannot hold " + std::to_string(out) + " numbers");
       }
-      expect(
+      expect_shape(
           *parts.zeros,
           compressed ? with_experts(out_words, n_groups)
                      : with_experts(n_groups, out_words));
     }
     if (parts.group_idx) {
       const auto in = static_cast<std::int64_t>(sizes.in);
-      if (parts.group_idx->type_name != "I32") {
-        fail(
-            *parts.group_idx,
-            "is stored as " + parts.group_idx->type_name + ", expected I32");
-      }
-      expect(
+      expect_type(*parts.group_idx, "I32");
+      expect_shape(
           *parts.group_idx,
           experts_ > 0 ? std::vector<std::int64_t>{experts_, in}
                        : std::vector<std::int64_t>{in});
@@ -441,19 +417,7 @@ void import_packed(
   const std::string_view leaf =
       quantization.method == ForeignMethod::pack_quantized ? ".weight_packed"
                                                            : ".qweight";
-  std::vector<std::string> modules;
-  for (const auto& [name, tensor] : tensors) {
-    if (name.ends_with(leaf)) {
-      modules.push_back(name.substr(0, name.size() - leaf.size()));
-    }
-  }
-  if (modules.empty()) {
-    throw FileError(
-        path,
-        "config.json says " + quantization.name + ", but no tensor is named *" +
-            std::string(leaf));
-  }
-  for (auto& module : modules) {
+  for (auto& module : modules_with(path, quantization, tensors, leaf)) {
     Module(path, quantization, tensors, std::move(module)).import();
   }
 }

@@ -110,9 +110,12 @@ std::optional<QuantizationConfig> parse_quantization(const Config& config) {
   const auto section = config.sub(key);
   const auto method = section.get_string_or("quant_method", "");
   if (!own && !method.empty() && method != "mlx") {
-    // Of another program; its matrices come as plain ones, or it is refused.
-    parse_foreign_quantization(config);
-    return std::nullopt;
+    // Of another program: refused, or its matrices come as plain ones, or they
+    // are as MLX packs them.
+    const auto foreign = parse_foreign_quantization(config);
+    const auto format = foreign ? mlx_format(*foreign) : std::nullopt;
+    return format ? std::optional(QuantizationConfig{*format, {}})
+                  : std::nullopt;
   }
   QuantizationConfig out;
   out.format = parse_format(section);

@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr std::array<std::string_view, 9> configs = {
+constexpr std::array<std::string_view, 11> configs = {
     R"({"quant_method":"fp8","weight_block_size":[4,4]})",
     R"({"quant_method":"fp8"})",
     R"({"quant_method":"awq","bits":4,"group_size":8})",
@@ -30,6 +30,12 @@ constexpr std::array<std::string_view, 9> configs = {
         "config_groups":{"g":{"weights":{"num_bits":8,"type":"float",
         "strategy":"channel"}}}})",
     R"({"quant_method":"gptq","bits":2,"group_size":4})",
+    R"({"quant_method":"compressed-tensors","format":"nvfp4-pack-quantized",
+        "config_groups":{"g":{"weights":{"num_bits":4,"type":"float",
+        "strategy":"tensor_group","group_size":16}}}})",
+    R"({"quant_method":"compressed-tensors","format":"mxfp4-pack-quantized",
+        "config_groups":{"g":{"weights":{"num_bits":4,"type":"float",
+        "strategy":"group","group_size":32}}}})",
 };
 
 // What a fuzzer can claim without holding it is not worth its time.

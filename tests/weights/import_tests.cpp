@@ -93,6 +93,36 @@ Scheme floats() {
        {"m.weight_scale", {DType::f32, {32, 1}}}}};
 }
 
+Scheme nvfp4() {
+  return {
+      compressed(
+          "nvfp4-pack-quantized",
+          {{"num_bits", 4},
+           {"type", "float"},
+           {"strategy", "tensor_group"},
+           {"group_size", 16}}),
+      {{"m.weight_packed", {DType::u8, {32, 32}}},
+       {"m.weight_scale", {DType::f8_e4m3, {32, 4}}},
+       {"m.weight_global_scale", {DType::f32, {1}}}}};
+}
+
+/// Stays packed: what is imported are the parts that MLX knows.
+Scheme mxfp4() {
+  return {
+      compressed(
+          "mxfp4-pack-quantized",
+          {{"num_bits", 4},
+           {"type", "float"},
+           {"strategy", "group"},
+           {"group_size", 32}}),
+      {{"m.weight_packed", {DType::u8, {32, 32}}},
+       {"m.weight_scale", {DType::u8, {32, 2}}}}};
+}
+
+std::vector<Scheme> all_schemes() {
+  return {awq(), gptq(), fp8(), packed(), floats(), nvfp4(), mxfp4()};
+}
+
 void write(const TempDir& folder, const Scheme& scheme) {
   folder.write(
       "config.json", Json{{"quantization_config", scheme.config}}.dump());
@@ -119,6 +149,15 @@ void read_all(const std::filesystem::path& folder) {
   const auto checkpoint = Checkpoint::open(folder);
   const auto* weight = checkpoint.find("m.weight");
   ASSERT_NE(weight, nullptr);
+  if (weight->type == StoredType::u32) {
+    const auto* scales = checkpoint.find("m.scales");
+    ASSERT_NE(scales, nullptr);
+    if (weight->shape != std::vector<std::int64_t>{32, 8} ||
+        scales->shape != std::vector<std::int64_t>{32, 2}) {
+      throw TensorError(folder, "m.weight", "has another shape");
+    }
+    return;
+  }
   ASSERT_NE(weight->rows, nullptr);
   if (weight->shape != std::vector<std::int64_t>{32, 64}) {
     // What the load plan does, which knows the model's shapes.
@@ -129,7 +168,7 @@ void read_all(const std::filesystem::path& folder) {
 }
 
 TEST(Import, WellFormedCheckpointsAreRead) {
-  for (const auto& scheme : {awq(), gptq(), fp8(), packed(), floats()}) {
+  for (const auto& scheme : all_schemes()) {
     const TempDir folder;
     write(folder, scheme);
     read_all(folder.path());
@@ -140,7 +179,7 @@ TEST(Import, WellFormedCheckpointsAreRead) {
 /// dimension one larger, one smaller and zero.
 TEST(Import, PartsThatDoNotFitAreNamed) {
   int n_cases = 0;
-  for (const auto& scheme : {awq(), gptq(), fp8(), packed(), floats()}) {
+  for (const auto& scheme : all_schemes()) {
     for (const auto& [name, tensor] : scheme.tensors) {
       std::vector<std::pair<std::string, std::optional<Tensor>>> changes;
       if (name != "m.g_idx") {
@@ -195,6 +234,13 @@ TEST(Import, NumbersOutOfRangeAreNamed) {
   scheme.tensors["m.weight_shape"].fill = 0;
   write(folder, scheme);
   EXPECT_THROW(read_all(folder.path()), TensorError);
+  // Zero, a negative number, NaN.
+  for (const auto fill : std::vector<std::uint8_t>{0, 0x80, 0xFF}) {
+    scheme = nvfp4();
+    scheme.tensors["m.weight_global_scale"].fill = fill;
+    write(folder, scheme);
+    EXPECT_THROW(read_all(folder.path()), TensorError);
+  }
 }
 
 TEST(Import, AWeightBesideItsPackedFormIsRefused) {
@@ -244,7 +290,14 @@ TEST(Import, ConfigsThatContradictThemselvesNameTheField) {
       {with(fp8(), "weight_block_size", {0, 128}), "weight_block_size"},
       {with(fp8(), "weight_block_size", "128"), "weight_block_size"},
       {with(packed(), "format", "marlin-24"), "format"},
-      {with(packed(), "format", "nvfp4-pack-quantized"), "format"},
+      {with(packed(), "format", "nvfp4-pack-quantized"), "type"},
+      {weights(nvfp4(), "num_bits", 8), "num_bits"},
+      {weights(nvfp4(), "group_size", 32), "group_size"},
+      {weights(nvfp4(), "group_size", nullptr), "group_size"},
+      {weights(nvfp4(), "strategy", "group"), "strategy"},
+      {weights(nvfp4(), "symmetric", false), "symmetric"},
+      {weights(mxfp4(), "group_size", 16), "group_size"},
+      {weights(mxfp4(), "strategy", "channel"), "strategy"},
       {with(packed(), "format", nullptr), "format"},
       {with(packed(), "config_groups", nullptr), "config_groups"},
       {two_groups, "config_groups"},
