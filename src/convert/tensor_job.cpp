@@ -2,6 +2,7 @@
 #include "convert/tensor_job.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -201,12 +202,14 @@ void TensorJob::quantize_rows(
   read_values(first, count, scratch);
   const std::span<float> values(scratch.values);
   round_to(*dtype_, values);
-  // Zero times any number is zero, unless it is infinite or NaN.
-  float probe = 0;
+  // Only infinities and NaN have all bits of the exponent. Integers: a sum of
+  // floats would be one chain of additions.
+  constexpr std::uint32_t exponent = 0x7F800000u;
+  bool is_finite = true;
   for (const float value : values) {
-    probe += value * 0.0f;
+    is_finite &= (std::bit_cast<std::uint32_t>(value) & exponent) != exponent;
   }
-  if (std::isnan(probe)) {
+  if (!is_finite) {
     const auto& weight = matrix_->weight();
     throw TensorError(
         weight.path(),
