@@ -228,13 +228,24 @@ def random_blocks(kind: gguf.GGMLQuantizationType, count: int, rng) -> np.ndarra
     halves = {
         "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
         "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
-        "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": [],
+        "IQ4_NL": [0], "IQ4_XS": [0], "MXFP4": [], "Q8_K": [],
     }[kind.name]
     for at in halves:
         data[:, at + 1] = data[:, at + 1] & 0x80 | rng.integers(0, 0x40, count, dtype=np.uint8)
     if kind.name == "MXFP4":
         data[:, 0] = rng.integers(100, 140, count)
+    if kind.name == "Q8_K":
+        data[:, :4] = rng.uniform(0.001, 0.1, count).astype(np.float32).view(np.uint8).reshape(count, 4)
     return data
+
+
+def dequantize(data: np.ndarray, kind) -> np.ndarray:
+    """As the package, which lacks Q8_K: a float32 scale, 256 int8, sums."""
+    if kind.name != "Q8_K":
+        return gguf.quants.dequantize(data, kind)
+    blocks = data.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1])
+    scales = np.ascontiguousarray(blocks[:, :4]).view(np.float32)
+    return (scales * blocks[:, 4:260].view(np.int8)).reshape(len(data), -1)
 
 
 def check_ggml(kind_name: str, program: Path) -> str:
@@ -260,7 +271,7 @@ def check_ggml(kind_name: str, program: Path) -> str:
             block, size = gguf.GGML_QUANT_SIZES[kind]
             data = random_blocks(kind, rows * columns // block, rng).reshape(rows, -1)
             writer.add_tensor(theirs, data, raw_dtype=kind)
-            expected[ours] = gguf.quants.dequantize(data, kind)
+            expected[ours] = dequantize(data, kind)
 
         def vector(theirs: str, ours: str, size: int):
             data = rng.standard_normal(size).astype(np.float32)
@@ -336,7 +347,7 @@ def main():
     program = arguments.program
     checks = [(case.name, lambda case=case: check(case, program)) for case in cases()]
     for kind in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
-                 "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"):
+                 "Q6_K", "Q8_K", "IQ4_NL", "IQ4_XS", "MXFP4"):
         checks.append((f"ggml-{kind}", lambda kind=kind: check_ggml(kind, program)))
     checks.append(("again", lambda: check_again(program)))
     sys.exit(parity.run_checks(checks, arguments))

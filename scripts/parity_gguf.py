@@ -56,8 +56,9 @@ def permute(weight: np.ndarray, n_heads: int) -> np.ndarray:
     return halves.swapaxes(1, 2).reshape(rows, columns)
 
 
-def write_gguf(path: Path, config: dict, seed: int, type_name: str):
-    writer = gguf.GGUFWriter(path, "llama")
+def write_gguf(path: Path, config: dict, seed: int, type_name: str, split: int = 0):
+    """In parts of `split` tensors where it is not 0."""
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split)
     hidden_size, n_heads = config["hidden_size"], config["num_attention_heads"]
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -100,6 +101,21 @@ def run_numpy(path: Path, prompt_ids: list[int]) -> parity.Reference:
     return parity.Reference(prompt_ids, ids, rows)
 
 
+def check_split(program: parity.Program) -> str:
+    """The model in parts gives the logits of the model in one file."""
+    config = tiny_cases.dense("llama")
+    prompt_ids = tiny_weights.random_ids("prompt", 1, PROMPT_LENGTH, config["vocab_size"])
+    with tempfile.TemporaryDirectory() as folder:
+        whole, parts = Path(folder) / "whole.gguf", Path(folder) / "parts.gguf"
+        write_gguf(whole, config, 1, "Q8_0")
+        write_gguf(parts, config, 1, "Q8_0", split=4)
+        files = sorted(Path(folder).glob("parts-*.gguf"))
+        expected, found = (program.generate(path, prompt_ids) for path in (whole, files[0]))
+        if any(expected[key] != found[key] for key in ("ids", "logprobs")):
+            raise RuntimeError("parts and whole give different answers")
+        return f"{len(files)} parts as the whole"
+
+
 def check(type_name: str, program: parity.Program) -> str:
     # Both kinds of output head occur.
     config = tiny_cases.dense("llama", tie_word_embeddings=type_name == "Q8_0")
@@ -122,6 +138,7 @@ def main():
     arguments = parser.parse_args()
     program = parity.Program(arguments.program, arguments.kernels)
     checks = [(name, lambda name=name: check(name, program)) for name in TYPES]
+    checks.append(("split", lambda: check_split(program)))
     sys.exit(parity.run_checks(checks, arguments))
 
 

@@ -113,16 +113,6 @@ void GgufFile::Header::read() {
     }
     keys.push_back(std::move(key));
   }
-  if (const auto* value = find("split.count")) {
-    const auto* count = std::get_if<std::uint64_t>(value);
-    if (count == nullptr || *count > 1) {
-      throw FieldError(
-          path,
-          "split.count",
-          "the model is split over several files, which is not supported; "
-          "merge them with \"llama-gguf-split --merge\"");
-    }
-  }
   for (std::uint64_t idx = 0; idx < n_tensors; ++idx) {
     auto tensor = gguf::read_tensor(in, path);
     if (!tensor_idx.emplace(tensor.name, tensors.size()).second) {

@@ -79,7 +79,8 @@ struct GgufTensor {
 
 /// An open GGUF file. Metadata getters return nothing for an absent key and
 /// throw FieldError for a value of another type, except that integers of every
-/// width serve where they fit.
+/// width serve where they fit. A part of a split model is a file like another;
+/// GgufParts finds its other parts.
 class GgufFile {
  public:
   /// Reads and checks the whole header. Throws FileError, FieldError (metadata)

@@ -207,12 +207,6 @@ std::vector<Malformed> malformed_metadata() {
        GgufBuilder().entry("some.key", f64, "abc").build(1),
        "some.key",
        "truncated"},
-      {"SplitFile",
-       GgufBuilder()
-           .entry("split.count", 2, bytes_of(std::uint16_t{3}))
-           .build(),
-       "split.count",
-       "gguf-split --merge"},
   };
 }
 
