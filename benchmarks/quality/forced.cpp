@@ -21,9 +21,7 @@ namespace {
 namespace mx = mlx::core;
 using Json = nlohmann::json;
 
-Json say(
-    const qwen3_mlx::Model& model,
-    const std::vector<std::uint32_t>& ids) {
+Json say(const qwen3_mlx::Model& model, const std::vector<std::uint32_t>& ids) {
   const int length = static_cast<int>(ids.size());
   const mx::array tokens(ids.begin(), {1, length}, mx::uint32);
   auto cache = model.make_cache();
@@ -33,8 +31,8 @@ Json say(
   const auto targets = mx::slice(tokens, {0, 1}, {1, length});
   const auto chosen =
       mx::take_along_axis(known, mx::expand_dims(targets, -1), -1);
-  auto losses = mx::contiguous(
-      mx::logsumexp(known, -1) - mx::squeeze(chosen, -1));
+  auto losses =
+      mx::contiguous(mx::logsumexp(known, -1) - mx::squeeze(chosen, -1));
   mx::eval(greedy, losses);
   const auto* const ids_out = greedy.data<std::uint32_t>();
   const auto* const losses_out = losses.data<float>();

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <random>
 
+#include "kernels/ops.h"
 #include "qwen3_mlx/generate.h"
 
 namespace qwen3_mlx::cli {
@@ -66,7 +67,7 @@ mx::array next_ids(
   const Segment segment{.cache = cache, .length = L, .batch = B};
   const auto logits = model.forward(
       {mx::reshape(tokens, {B * L}), {segment}, std::move(last_rows)});
-  return mx::reshape(mx::argmax(logits, -1), {B, 1});
+  return mx::reshape(ops::arg_max(logits), {B, 1});
 }
 
 BenchTrial run_batch(

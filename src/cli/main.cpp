@@ -8,6 +8,10 @@
 #include <new>
 #include <string>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <CLI/CLI.hpp>
 
 #include "cli/commands.h"
@@ -74,10 +78,21 @@ int run(int argc, char** argv) {
   return Exit::failed;
 }
 
+// Each operation frees what it computed from, and the next one wants as much
+// again. glibc would give it back to the system in between and take it again as
+// pages to be cleared, a tenth of a prefill's time.
+void keep_freed_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
 } // namespace
 } // namespace qwen3_mlx::cli
 
 int main(int argc, char** argv) {
+  qwen3_mlx::cli::keep_freed_memory();
   // Line editing needs to know that the terminal speaks UTF-8. Only the
   // character type is set: numbers are always written with a point.
   std::setlocale(LC_CTYPE, "");

@@ -192,6 +192,17 @@ mx::array swiglu(const mx::array& gate_up) {
   return fused_gated(slice_last(gate_up, 0, n), slice_last(gate_up, n, 2 * n));
 }
 
+mx::array arg_max(const mx::array& values, mx::StreamOrDevice s) {
+  const mx::Stream stream = mx::to_stream(s);
+  // MLX's CPU looks at one element at a time.
+  if (stream.device == mx::Device::cpu && values.ndim() == 2 &&
+      values.size() > 0 && mx::issubdtype(values.dtype(), mx::floating) &&
+      values.dtype() != mx::float64) {
+    return cpu::arg_max_op(values, stream);
+  }
+  return mx::argmax(values, -1, /* keepdims */ false, s);
+}
+
 mx::array embedding(const mx::array& tokens, const Matrix& w, mx::Dtype dtype) {
   if (w.tiles) {
     return cpu::embedding_op(tokens, w, dtype);

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "mlx/array.h"
+#include "mlx/utils.h"
 #include "qwen3_mlx/matrix.h"
 
 namespace qwen3_mlx::ops {
@@ -53,6 +54,10 @@ mx::array linear_add(
 /// silu(gate) * up of gate_up [..., 2 * n], gate in the first half of the last
 /// dimension -> [..., n]
 mx::array swiglu(const mx::array& gate_up);
+
+/// Index of the largest element of each row of values [R, n], the first among
+/// equals -> [R] uint32
+mx::array arg_max(const mx::array& values, mx::StreamOrDevice s = {});
 
 /// Rows of a table: tokens [...] -> [..., in] in `dtype`.
 mx::array embedding(const mx::array& tokens, const Matrix& w, mx::Dtype dtype);

@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 
+#include "kernels/ops.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx {
@@ -166,7 +167,7 @@ mx::array sample(
     const std::optional<mx::array>& key,
     mx::StreamOrDevice s) {
   if (temperature == 0) {
-    return mx::argmax(logits, -1, /* keepdims */ false, s);
+    return ops::arg_max(logits, s);
   }
   return mx::random::categorical(
       mx::multiply(to_float32(logits, s), inverse(temperature), s), -1, key, s);
@@ -192,7 +193,7 @@ mx::array Sampler::operator()(
   check_rows(logits, vocab_size_);
   const bool penalized = params_.has_penalties() && window.size() > 0;
   if (is_greedy() && !bias_ && !penalized) {
-    return mx::argmax(logits, -1, /* keepdims */ false, s);
+    return ops::arg_max(logits, s);
   }
   auto adjusted = to_float32(logits, s);
   if (bias_) {
@@ -208,7 +209,7 @@ mx::array Sampler::operator()(
         s);
   }
   if (is_greedy()) {
-    return mx::argmax(adjusted, -1, /* keepdims */ false, s);
+    return ops::arg_max(adjusted, s);
   }
   // XTC stands between top-p and top-k and weighs tokens beyond the k.
   const bool few = params_.top_k > 0 && params_.top_k < vocab_size_ &&

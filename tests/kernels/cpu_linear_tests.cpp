@@ -403,15 +403,5 @@ TEST(CpuEmbedding, GathersRowsOfThePackedTable) {
   }
 }
 
-TEST(CpuArgMax, TakesTheFirstOfTheLargest) {
-  ThreadPool pool(3);
-  const Context context{pool, select_kernels(), false};
-  auto values = random_floats(40000, 67);
-  values[31000] = values[12345] = 100;
-  values[5] = std::nanf("");
-  EXPECT_EQ(arg_max(context, {values.data(), Float::f32}, 40000), 12345U);
-  EXPECT_EQ(arg_max(context, {values.data(), Float::f32}, 1), 0U);
-}
-
 } // namespace
 } // namespace qwen3_mlx::cpu

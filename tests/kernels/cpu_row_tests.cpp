@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <cmath>
 #include <cstring>
 
 #include <gtest/gtest.h>
@@ -111,6 +112,30 @@ TEST(CpuRows, RmsNormAgreesWithItsDefinition) {
       EXPECT_LE(relative_error(row, expected), 1e-6) << kernels.name;
       return row;
     });
+  }
+}
+
+TEST(CpuRows, ArgMaxTakesTheFirstOfTheLargest) {
+  for (const int count : {1, 15, 17, 1000, 1040, 40000}) {
+    auto values = random_floats(static_cast<std::size_t>(count), 67);
+    const auto largest = std::max_element(values.begin(), values.end());
+    auto expected = static_cast<std::uint32_t>(largest - values.begin());
+    if (count == 40000) {
+      values[31000] = values[12345] = 100;
+      values[12346] = std::nanf("");
+      expected = 12345;
+    }
+    for (const Float type : {Float::f32, Float::f16, Float::bf16}) {
+      if (type != Float::f32 && count != 40000) {
+        continue; // rounding makes equals
+      }
+      const auto stored = encode(values, type);
+      expect_same_everywhere([&](const KernelTable& kernels) {
+        const auto found = kernels.arg_max(stored.data(), type, count);
+        EXPECT_EQ(found, expected) << kernels.name << " " << count;
+        return found;
+      });
+    }
   }
 }
 

@@ -28,6 +28,7 @@ const KernelTable table{
     .add_scaled = add_scaled,
     .rotate = rotate,
     .softmax = softmax,
+    .arg_max = arg_max,
     .matmul_tiles = matmul_tiles,
     .attend = attend,
     .merge_spans = merge_spans};

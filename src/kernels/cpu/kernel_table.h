@@ -23,6 +23,10 @@ round_up(std::size_t value, std::size_t step) {
   return (value + step - 1) / step * step;
 }
 
+/// Rows that pass over a run of tiles together: their activations and the run
+/// stay in the L2 cache.
+inline constexpr int kPanelRows = 60;
+
 /// What a second code divides a step of the first one by.
 inline constexpr int kFineSteps = 254;
 
@@ -191,6 +195,9 @@ struct KernelTable {
       const float* sines);
   /// In place softmax of `count` logits, padded as load_row pads.
   void (*softmax)(float* logits, int count);
+  /// Index of the largest of `count` values, the first among equals; NaN never
+  /// wins.
+  std::uint32_t (*arg_max)(const void* values, Float type, int count);
   void (*matmul_tiles)(const MatmulJob& job, int first_tile, int last_tile);
   void (*attend)(const AttentionJob& job);
   /// Merges the results of spans of one row, `stride` floats apart, in their

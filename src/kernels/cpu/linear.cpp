@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "kernels/cpu/activations.h"
 #include "kernels/cpu/packed_matrix.h"
@@ -17,6 +16,10 @@ constexpr int kRowsPerChunk = 4;
 // Fewest bytes of weights a thread takes at a time: a microsecond or two of
 // reading, above the cost of claiming, so fine that threads end together.
 constexpr std::size_t kLeastBytesPerChunk = 32 * 1024;
+// Most bytes of weights a thread takes at a time when many rows meet them: they
+// stay in the L2 cache, beside activations, while panel after panel of rows
+// passes.
+constexpr std::size_t kMostBytesPerPanelChunk = 256 * 1024;
 
 template <class Function>
 void for_each_row(const Context& context, int num_rows, Function&& function) {
@@ -45,10 +48,18 @@ std::vector<int> chunk_ends(const Context& context, const MatmulJob& job) {
       1,
       static_cast<int>(
           kLeastBytesPerChunk / std::max<std::size_t>(tile_bytes, 1)));
+  const int most = job.num_rows <= kPanelRows
+      ? tiles
+      : std::max(
+            1,
+            static_cast<int>(
+                kMostBytesPerPanelChunk /
+                std::max<std::size_t>(tile_bytes, 1)));
   const int threads = context.pool.size();
   std::vector<int> ends;
   for (int done = 0; done < tiles;) {
-    const int step = std::max(least, (tiles - done) / (2 * threads));
+    const int step =
+        std::min(most, std::max(least, (tiles - done) / (2 * threads)));
     for (int thread = 0; thread < threads && done < tiles; ++thread) {
       done = std::min(tiles, done + step);
       ends.push_back(done);
@@ -364,42 +375,6 @@ void embedding(
     context.kernels.store_row(
         row.get(), w.layout.cols, out.row(token), out.type);
   });
-}
-
-std::uint32_t arg_max(const Context& context, const Vector& values, int count) {
-  constexpr int kChunk = 8192;
-  struct Best {
-    float value = -std::numeric_limits<float>::infinity();
-    std::uint32_t idx = 0;
-  };
-  const int num_chunks = (count + kChunk - 1) / kChunk;
-  std::vector<Best> best(static_cast<std::size_t>(num_chunks));
-  context.pool.parallel_for(num_chunks, [&](int chunk) {
-    const auto row = make_scratch<float>(kChunk);
-    const int first = chunk * kChunk;
-    const int n = std::min(kChunk, count - first);
-    context.kernels.load_row(
-        static_cast<const std::byte*>(values.data) +
-            static_cast<std::size_t>(first) * size_of(values.type),
-        values.type,
-        n,
-        row.get());
-    Best& mine = best[static_cast<std::size_t>(chunk)];
-    mine.idx = static_cast<std::uint32_t>(first);
-    for (int idx = 0; idx < n; ++idx) {
-      if (row[static_cast<std::size_t>(idx)] > mine.value) {
-        mine.value = row[static_cast<std::size_t>(idx)];
-        mine.idx = static_cast<std::uint32_t>(first + idx);
-      }
-    }
-  });
-  Best winner;
-  for (const Best& candidate : best) {
-    if (candidate.value > winner.value) {
-      winner = candidate;
-    }
-  }
-  return winner.idx;
 }
 
 } // namespace qwen3_mlx::cpu

@@ -85,8 +85,4 @@ void embedding(
     const PackedView& w,
     const MutableRows& out);
 
-/// Index of the largest of `count` values, the first among equals; NaN never
-/// wins.
-std::uint32_t arg_max(const Context& context, const Vector& values, int count);
-
 } // namespace qwen3_mlx::cpu

@@ -11,9 +11,6 @@
 // from the cache once for every kMaxRows rows and from memory once for every
 // kPanelRows; a decode step is bound by that.
 
-/// Rows that pass over a run of tiles together: their activations and the run
-/// stay in the L2 cache.
-inline constexpr int kPanelRows = 60;
 /// Columns of one partial sum of the float path.
 inline constexpr int kSumCols = 64;
 

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/primitive.h"
 
@@ -105,6 +106,32 @@ class EmbeddingPrimitive final : public CpuPrimitive {
 
  private:
   std::shared_ptr<const Tiles> tiles_;
+};
+
+class ArgMaxPrimitive final : public CpuPrimitive {
+ public:
+  explicit ArgMaxPrimitive(mx::Stream stream) : CpuPrimitive(stream) {}
+
+  void eval_cpu(const std::vector<mx::array>& inputs, mx::array& out) override {
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    enqueue(
+        inputs,
+        out,
+        [x = RowsOf(inputs[0]),
+         size = inputs[0].shape(-1),
+         to = out.data<std::uint32_t>()]() mutable {
+          const KernelTable& kernels = select_kernels();
+          const Rows rows = x.get();
+          const auto count = static_cast<std::size_t>(x.count());
+          for (std::size_t row = 0; row < count; ++row) {
+            to[row] = kernels.arg_max(rows.row(row), rows.type, size);
+          }
+        });
+  }
+
+  const char* name() const override {
+    return "CpuArgMax";
+  }
 };
 
 // The stacks of a layer, and their bytes once a primitive is evaluated. Their
@@ -294,6 +321,14 @@ embedding_op(const mx::array& tokens, const Matrix& w, mx::Dtype dtype) {
       dtype,
       std::make_shared<EmbeddingPrimitive>(w.tiles),
       {side_by_side(mx::astype(tokens, mx::uint32)), w.weight});
+}
+
+mx::array arg_max_op(const mx::array& values, mx::Stream stream) {
+  return mx::array(
+      {values.shape(0)},
+      mx::uint32,
+      std::make_shared<ArgMaxPrimitive>(stream),
+      {values});
 }
 
 mx::array experts_op(

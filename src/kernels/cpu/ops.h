@@ -25,6 +25,10 @@ linear_op(const mx::array& x, const Matrix& w, const FusedLinear& fused = {});
 mx::array
 embedding_op(const mx::array& tokens, const Matrix& w, mx::Dtype dtype);
 
+/// values [R, n], float32, float16 or bfloat16 -> [R] uint32: see arg_max of
+/// KernelTable.
+mx::array arg_max_op(const mx::array& values, mx::Stream stream);
+
 /// Tiled stacks of experts; `up` is null where gate_up holds both.
 struct TiledExperts {
   const Matrix& gate_up;

@@ -16,7 +16,8 @@ namespace qwen3_mlx::cpu {
 // A primitive that runs on the CPU alone, whose work is queued on the stream.
 class CpuPrimitive : public mx::UnaryPrimitive {
  public:
-  CpuPrimitive() : UnaryPrimitive(mx::default_stream(mx::Device::cpu)) {}
+  CpuPrimitive() : CpuPrimitive(mx::default_stream(mx::Device::cpu)) {}
+  explicit CpuPrimitive(mx::Stream stream) : UnaryPrimitive(stream) {}
 
   void eval_gpu(const std::vector<mx::array>&, mx::array&) override {
     throw InvalidArgument("a kernel of the CPU was asked to run on the GPU");

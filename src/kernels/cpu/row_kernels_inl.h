@@ -268,6 +268,36 @@ void rotate(
   }
 }
 
+std::uint32_t arg_max(const void* values, Float type, int count) {
+  // A run is looked at one by one only if something in it beats what came
+  // before, which is rare.
+  constexpr int kRun = 1024;
+  float best = -__builtin_inff();
+  int winner = 0;
+  for (int begin = 0; begin < count; begin += kRun) {
+    const int end = count - begin < kRun ? count : begin + kRun;
+    F32 largest = set1(best);
+    int idx = begin;
+    for (; idx + kLanes <= end; idx += kLanes) {
+      // NaN gives the second operand, or (NEON) a NaN, which is looked into.
+      largest =
+          max(load_any(values, type, static_cast<std::size_t>(idx)), largest);
+    }
+    if (idx == end && max_lane(largest) <= best) {
+      continue;
+    }
+    for (idx = begin; idx < end; ++idx) {
+      const float value =
+          load_float(values, type, static_cast<std::size_t>(idx));
+      if (value > best) {
+        best = value;
+        winner = idx;
+      }
+    }
+  }
+  return static_cast<std::uint32_t>(winner);
+}
+
 void softmax(float* logits, int count) {
   for (int idx = count; idx < padded(count); ++idx) {
     logits[idx] = -__builtin_inff();

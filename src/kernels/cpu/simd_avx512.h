@@ -151,40 +151,50 @@ inline __m512i broadcast_4(const std::int8_t* x) {
   return _mm512_set1_epi32(four);
 }
 
+// Adds the products of weights of 4 columns with all rows.
+template <int num_rows>
+QWEN3_MLX_INLINE const std::int8_t*
+add_dots(__m512i weights, const std::int8_t* x, I32* acc) {
+  for (int m = 0; m < num_rows; ++m) {
+    acc[m].v = _mm512_dpbusd_epi32(acc[m].v, weights, broadcast_4(x + 4 * m));
+  }
+  return x + 4 * num_rows;
+}
+
+// Of 64 bytes of codes. All of one half of the nibbles, then all of the other:
+// between two sums into the same register lie the other rows'.
 template <Codes codes, int num_rows>
-inline void
-block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
+QWEN3_MLX_INLINE const std::int8_t*
+code_dots(const std::byte* at, const std::int8_t* x, I32* acc) {
+  const __m512i both = _mm512_loadu_si512(at);
   if constexpr (codes == Codes::u8) {
-    for (int col = 0; col < group; col += 4) {
-      const __m512i w = _mm512_loadu_si512(block + 16 * col);
-      for (int m = 0; m < num_rows; ++m) {
-        acc[m].v = _mm512_dpbusd_epi32(acc[m].v, w, broadcast_4(x + 4 * m));
-      }
-      x += 4 * num_rows;
-    }
-    return;
+    return add_dots<num_rows>(both, x, acc);
   }
   const __m512i nibble = _mm512_set1_epi8(15);
-  const __m512i values = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
-  for (int col = 0; col < group; col += 8) {
-    const __m512i both = _mm512_loadu_si512(block + 8 * col);
-    __m512i low = _mm512_and_si512(both, nibble);
-    __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
-    if constexpr (codes == Codes::fp4) {
-      low = _mm512_shuffle_epi8(values, low);
-      high = _mm512_shuffle_epi8(values, high);
-    }
-    // All of one half, then all of the other: between two sums into the same
-    // register lie the other rows'.
-    for (int m = 0; m < num_rows; ++m) {
-      acc[m].v = _mm512_dpbusd_epi32(acc[m].v, low, broadcast_4(x + 4 * m));
-    }
-    x += 4 * num_rows;
-    for (int m = 0; m < num_rows; ++m) {
-      acc[m].v = _mm512_dpbusd_epi32(acc[m].v, high, broadcast_4(x + 4 * m));
-    }
-    x += 4 * num_rows;
+  __m512i low = _mm512_and_si512(both, nibble);
+  __m512i high = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+  if constexpr (codes == Codes::fp4) {
+    const __m512i values = _mm512_broadcast_i32x4(_mm_setr_epi8(
+        12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
+    low = _mm512_shuffle_epi8(values, low);
+    high = _mm512_shuffle_epi8(values, high);
+  }
+  return add_dots<num_rows>(high, add_dots<num_rows>(low, x, acc), acc);
+}
+
+template <Codes codes, int num_rows>
+QWEN3_MLX_INLINE void
+block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
+  const std::byte* const end = block + group * (codes == Codes::u8 ? 16 : 8);
+  // Four at a time without a loop: around a loop's end GCC copies every sum.
+  for (; block + 256 <= end; block += 256) {
+    x = code_dots<codes, num_rows>(block, x, acc);
+    x = code_dots<codes, num_rows>(block + 64, x, acc);
+    x = code_dots<codes, num_rows>(block + 128, x, acc);
+    x = code_dots<codes, num_rows>(block + 192, x, acc);
+  }
+  for (; block < end; block += 64) {
+    x = code_dots<codes, num_rows>(block, x, acc);
   }
 }
 
