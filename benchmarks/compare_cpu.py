@@ -11,8 +11,11 @@
 Contestants take turns, one process each, so that what else happens on the
 machine meets all alike; figures are medians over the rounds. Weights are random:
 ours come from --configs/MODEL/config.json, theirs from --ggufs/MODEL-TYPE.gguf.
-llama.cpp is given the better of flash attention on and off, ik_llama.cpp
-repacks at run time. A case measured again replaces its former figures in --out,
+llama.cpp is given the better of flash attention on and off (as the first round
+says), ik_llama.cpp repacks at run time. A peer's type that reaches less than 0.8
+of its other one in the first round is left out of the rest. Decode behind a
+prompt and the prompt's prefill come from one process where the program gives
+both. A case measured again replaces its former figures in --out,
 or adds its rounds to them with --add.
 """
 
@@ -72,6 +75,7 @@ def output_of(command, options, env=None):
 
 
 def ours(entry, form, options):
+    """Speeds by phase."""
     command = [options.ours, "bench", "--json", "-n", 1, "--device", "cpu",
                "-t", options.threads, *options.our_options]
     if form == "file":
@@ -81,13 +85,12 @@ def ours(entry, form, options):
                     options.configs / entry["model"] / "config.json"]
         if form != "bf16":
             command += ["--q-bits", 4, "--q-group-size", form[1:]]
-    generated = 2 if entry["phase"] == "prefill" else GENERATED
-    command += ["-p", entry["length"], "-g", generated]
+    command += ["-p", entry["length"], "-g", GENERATED]
     if entry["phase"] == "batch":
         command += ["-b", SEQUENCES]
     found = json.loads(output_of(command, options))
-    key = "prompt_tps" if entry["phase"] == "prefill" else "generation_tps"
-    return found["average"][key]
+    speed = found["average"]["generation_tps"]
+    return {"prefill": found["average"]["prompt_tps"], "decode": speed, "batch": speed}
 
 
 def gguf(entry, kind, options):
@@ -96,24 +99,28 @@ def gguf(entry, kind, options):
     return options.ggufs / f"{entry['model']}-{kind}.gguf"
 
 
-def llama_bench(program, entry, kind, options, extra, depth):
+def llama_bench(program, entry, kind, options, extra):
     command = [program, "-m", gguf(entry, kind, options), "-t", options.threads,
                "-r", 1, "-o", "json", *extra]
-    if entry["phase"] == "prefill":
-        command += ["-p", entry["length"], "-n", 0]
-    else:
-        command += ["-p", 0, "-n", depth[0] and GENERATED, *depth[1:]]
     env = dict(os.environ, LD_LIBRARY_PATH=str(program.parent))
     text = output_of(command, options, env)
-    rows = json.loads(text[text.index("["):text.rindex("]") + 1])
-    return max(row["avg_ts"] for row in rows)
+    return json.loads(text[text.index("["):text.rindex("]") + 1])
+
+
+flash_attention = {}  # (case, type) -> llama.cpp's better setting
 
 
 def llama(entry, kind, options):
     if entry["phase"] == "batch":
-        return batched(entry, kind, options)
-    return llama_bench(options.llama_bench, entry, kind, options, ["-fa", "0,1"],
-                       [1, "-d", entry["length"]])
+        return {"batch": batched(entry, kind, options)}
+    known = flash_attention.get((entry["name"], kind), "0,1")
+    length = entry["length"]
+    tests = (["-p", length, "-n", 0] if entry["phase"] == "prefill"
+             else ["-p", 0, "-n", GENERATED, "-d", length])
+    rows = llama_bench(options.llama_bench, entry, kind, options, ["-fa", known, *tests])
+    best = max(rows, key=lambda row: row["avg_ts"])
+    flash_attention[entry["name"], kind] = int(best["flash_attn"])
+    return {entry["phase"]: best["avg_ts"]}
 
 
 def batched(entry, kind, options):
@@ -130,9 +137,29 @@ def batched(entry, kind, options):
 
 def ik_llama(entry, kind, options):
     # -gp: tokens generated behind a prompt, whose time does not count.
-    return llama_bench(options.ik_llama_bench, entry, kind, options,
-                       ["-rtr", 1, "-fa", 1],
-                       [0, "-gp", f"{entry['length']},{GENERATED}"])
+    length = entry["length"]
+    rows = llama_bench(options.ik_llama_bench, entry, kind, options,
+                       ["-rtr", 1, "-fa", 1, "-p", length, "-n", 0,
+                        "-gp", f"{length},{GENERATED}"])
+    return {"prefill": rows[0]["avg_ts"], "decode": rows[-1]["avg_ts"]}
+
+
+def speed_of(name, run, entry, number, seen):
+    """A process's speeds also serve the other phase of the same round."""
+    phase, place = entry["phase"], (name, entry["model"], entry["length"], number)
+    if phase not in seen.get(place, {}):
+        seen[place] = {**seen.get(place, {}), **run()}
+    return seen[place].pop(phase)
+
+
+def too_slow(name, values):
+    """Whether a peer's other type is far better."""
+    who = name.split()[0]
+    if who == "ours" or not values[name]:
+        return False
+    best = max(speeds[0] for other, speeds in values.items()
+               if other.startswith(f"{who} ") and speeds)
+    return values[name][0] < 0.8 * best
 
 
 def contestants(entry, options):
@@ -178,11 +205,13 @@ def weight_bytes(entry, form, options):
     return count * bits / 8
 
 
-def measure(entry, options):
+def measure(entry, options, seen):
     values = {name: [] for name, _ in contestants(entry, options)}
     for number in range(options.rounds):
         for name, run in contestants(entry, options):
-            speed = run()
+            if number > 0 and too_slow(name, values):
+                continue
+            speed = speed_of(name, run, entry, number, seen)
             values[name].append(speed)
             print(f"  {entry['name']} {number + 1}/{options.rounds} {name}: {speed:.2f}",
                   file=sys.stderr, flush=True)
@@ -293,12 +322,13 @@ def main():
     document = {"machine": machine(), "threads": options.threads, "cases": []}
     if options.out and options.out.exists():
         document = json.loads(options.out.read_text())
+    seen = {}
     for entry in CASES:
         if wanted and not any(part in entry["name"] for part in wanted):
             continue
         if entry["model"] == "default" and not options.default_model:
             continue
-        result = measure(entry, options)
+        result = measure(entry, options, seen)
         known = {old["name"]: old for old in document["cases"]}
         if options.add and entry["name"] in known:
             former = known[entry["name"]]["tokens_per_second"]
