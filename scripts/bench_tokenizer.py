@@ -6,8 +6,8 @@
 
 One run prints all ratios: encoding on one thread by kind of text, decoding,
 a batch on all cores, loading, memory, and texts made to be slow. Rounds of the
-rivals are interleaved and the fastest of each counts. What runs on one thread is
-timed in CPU seconds of its process, so that a busy machine disturbs it little.
+rivals are interleaved and the fastest of each counts. What the rivals do on one
+thread is timed in CPU seconds, so that a busy machine does not slow them.
 Texts come from this Python's own packages.
 """
 
@@ -118,22 +118,34 @@ def batch_row(pipe, folder, texts_by_kind, rounds) -> None:
 
 def load_rows(program: Path, folder: Path, rounds: int) -> None:
     """Loads in fresh processes, with the file in the page cache."""
-    ours, theirs, kilobytes = [], [], 0.0
+    ours, theirs = [], []
     file = str(folder / "tokenizer.json")
     script = ("import time, tokenizers; w, c = time.perf_counter(), time.process_time(); "
               f"tokenizers.Tokenizer.from_file({file!r}); "
               "print(1e3 * (time.perf_counter() - w), 1e3 * (time.process_time() - c))")
     for _ in range(rounds):
         answer = subprocess.run([program, "load", folder], check=True, capture_output=True, text=True)
-        *times, kilobytes = map(float, answer.stdout.split())
-        ours.append(times)
+        ours.append(list(map(float, answer.stdout.split())))
         answer = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
         theirs.append(list(map(float, answer.stdout.split())))
     for idx, name in enumerate(("wall", "CPU")):
         left, right = (min(times[idx] for times in side) for side in (ours, theirs))
         print(f"{f'load, {name} time':22} ours {left:9.1f} ms    tokenizers {right:9.1f} ms "
               f"({right / left:6.1f} x)", flush=True)
-    print(f"{'memory':22} ours {kilobytes / 1024:9.1f} MiB at most, of the whole process")
+
+
+def memory_row(program: Path, folder: Path, texts_by_kind) -> None:
+    """The most that a process takes to load and to encode all texts, one by one."""
+    pipe = TokenizerPipe(program, folder)
+    status = Path(f"/proc/{pipe.process.pid}/status")
+    if status.exists():
+        for texts in texts_by_kind.values():
+            for text in texts:
+                pipe.encode([text.encode()])
+        kilobytes = next(int(line.split()[1]) for line in status.read_text().splitlines()
+                         if line.startswith("VmHWM"))
+        print(f"{'memory':22} ours {kilobytes / 1024:9.1f} MiB at most, to load and encode these texts")
+    pipe.close()
 
 
 def hostile_rows(pipe) -> None:
@@ -162,6 +174,7 @@ def main() -> None:
     oracle = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     encode_rows(pipe, oracle, tiktoken_encoding(), texts, args.rounds)
     batch_row(pipe, folder, texts, args.rounds)
+    memory_row(args.program, folder, texts)
     hostile_rows(pipe)
     pipe.close()
 

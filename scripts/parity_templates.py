@@ -29,6 +29,7 @@ PACKAGE = "llama-cpp-python==0.3.36"
 SDIST = "llama_cpp_python-0.3.36.tar.gz"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 FOLDER = "vendor/llama.cpp/models/templates/"
+TABLE = "benchmarks/results/template_parity.md"
 NOW = datetime.datetime(2026, 11, 23, 4, 5, 6)
 
 
@@ -280,6 +281,33 @@ def reference(template, request):
         return {"error": f"{type(e).__name__}: {e}"}
 
 
+def write_table(report, table):
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+    ).stdout.strip()
+    rows = [
+        f"| {name} | {row['equal']} | {row['both fail']} | {row['differ']} |"
+        for name, row in table.items()
+    ]
+    lines = [
+        "# Chat templates against transformers",
+        "",
+        f"{datetime.date.today()}, commit {commit}. Each template is rendered for all",
+        "conversations and arguments of the script: the texts are equal byte for byte, or",
+        "both sides fail.",
+        "",
+        f"    python3 {pathlib.Path(sys.argv[0]).as_posix()} --program PROGRAM --write",
+        "",
+        *(f"    {line}" for line in report),
+        "",
+        "| template | equal | both fail | differ |",
+        "|---|---|---|---|",
+        *rows,
+    ]
+    (ROOT / TABLE).write_text("\n".join(lines) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--program", required=True, type=pathlib.Path)
@@ -334,15 +362,9 @@ def main():
     ]
     print("\n".join(report))
     if args.write:
-        out = ROOT / "tests" / "goldens" / "chat"
-        out.mkdir(parents=True, exist_ok=True)
-        rows = [
-            f"{t:60} {r['equal']:5} {r['both fail']:9} {r['differ']:6}"
-            for t, r in table.items()
-        ]
-        head = f"{'template':60} {'equal':>5} {'both fail':>9} {'differ':>6}"
-        (out / "template_parity.txt").write_text("\n".join(report + ["", head] + rows) + "\n")
-        (out / "template_goldens.json").write_text(
+        write_table(report, table)
+        goldens_file = ROOT / "tests" / "goldens" / "chat" / "template_goldens.json"
+        goldens_file.write_text(
             json.dumps({t: h.hexdigest() for t, h in goldens.items()}, indent=1) + "\n"
         )
     sys.exit(1 if total["differ"] else 0)

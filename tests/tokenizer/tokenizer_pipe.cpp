@@ -3,8 +3,7 @@
 // scripts/parity_tokenizer.py and the benchmark script.
 //
 //   tokenizer_pipe PATH        serves
-//   tokenizer_pipe load PATH   prints milliseconds to load (wall, CPU time) and
-//                              the most KiB in use
+//   tokenizer_pipe load PATH   prints milliseconds to load: wall, CPU time
 //
 // All numbers are little-endian uint32. A request is: operation, flags, count,
 // then `count` items of a length and that many bytes (encode) or ids (decode).
@@ -12,10 +11,7 @@
 // add special tokens, 2 special tokens are plain text), 1 decode (flags: 1 skip
 // special tokens), 2 decode id by id, with StreamingDetokenizer, 3 time: encode
 // all texts `flags` times on one thread, answer one item with the nanoseconds
-// (CPU time) of the fastest round (low word, high word), 4 the same on all
-// cores.
-#include <sys/resource.h>
-
+// of the fastest round (low word, high word), 4 the same on all cores.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -106,20 +102,10 @@ void print_load(const char* path) {
   const auto cpu_time = std::clock() - cpu_start;
   const std::chrono::duration<double, std::milli> time =
       std::chrono::steady_clock::now() - start;
-  // Warm caches are part of what a tokenizer keeps.
-  tokenizer.encode(std::string(100'000, 'x') + " a b c");
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-#ifdef __APPLE__
-  const long kilobytes = usage.ru_maxrss / 1024;
-#else
-  const long kilobytes = usage.ru_maxrss;
-#endif
   std::printf(
-      "%.3f %.3f %ld\n",
+      "%.3f %.3f\n",
       time.count(),
-      1e3 * static_cast<double>(cpu_time) / CLOCKS_PER_SEC,
-      kilobytes);
+      1e3 * static_cast<double>(cpu_time) / CLOCKS_PER_SEC);
 }
 
 void serve(const qwen3_mlx::Tokenizer& tokenizer) {
