@@ -63,6 +63,7 @@ INSTANTIATE_TEST_SUITE_P(
             "(1, 'a', [None, {}]) (1,)"},
         Case{"{{ \"it's\" | list | length }}", "4"},
         Case{"{{ '%s=%05.2f' % ('x', f) }}", "x=01.50"},
+        Case{"{{ '%g %#.0f' % (1e10, 5) }}", "1e+10 5."},
         Case{"{{ '{0}-{k!r:>5}'.format(1, k='é') }}", "1-  'é'"},
         Case{
             "{{ s.upper() }} {{ 'ß'.upper() }} {{ 'ΑΣ'.lower() }}",

@@ -5,8 +5,8 @@
 
 #include "chat/jinja/args.h"
 #include "chat/jinja/filters.h"
+#include "chat/jinja/format_numbers.h"
 #include "chat/jinja/lookup.h"
-#include "chat/jinja/printf.h"
 #include "chat/jinja/string_literal.h"
 #include "chat/jinja/text.h"
 

@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "chat/jinja/args.h"
 #include "chat/jinja/filters.h"
+#include "chat/jinja/format_numbers.h"
 #include "chat/jinja/printf.h"
 #include "chat/jinja/string_literal.h"
 #include "chat/jinja/text.h"

@@ -80,8 +80,21 @@ class Interpreter : public Runtime {
   };
   /// Runs `body` with its output caught, and returns that.
   template <class F>
-  std::string capture(F&& body);
+  std::string capture(F&& body) {
+    std::string text;
+    struct Restore {
+      Interpreter& in;
+      std::string* outer;
+      ~Restore() {
+        in.out_ = outer;
+      }
+    } restore{*this, out_};
+    out_ = &text;
+    body();
+    return text;
+  }
 
+  // exec_loop.cpp
   Flow exec_for(const For& loop, const ActivationPtr& at);
   void run_loop(
       const For& loop,
@@ -91,6 +104,8 @@ class Interpreter : public Runtime {
       std::shared_ptr<Object> recurse,
       int depth,
       Flow& flow);
+
+  // exec_macro.cpp
   Value
   make_macro(const MacroBody& macro, std::string name, const ActivationPtr& at);
   Value call_macro(
@@ -98,6 +113,8 @@ class Interpreter : public Runtime {
       const std::string& name,
       const ActivationPtr& outer,
       Args args);
+
+  // exec.cpp
   std::string run_block(const Block& block);
   void find_blocks(const Body& body);
   std::optional<Value> block_reference(std::string_view name);

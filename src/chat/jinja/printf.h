@@ -18,8 +18,4 @@ std::string format_value(Runtime& rt, const Value& v, std::string_view text);
 /// ascii(v)
 std::string ascii_repr(Runtime& rt, const Value& v);
 
-/// A number with a fixed kind of notation: 'f', 'e' or 'g', upper case too.
-std::string
-format_double(double d, char kind, int precision, bool alternate = false);
-
 } // namespace qwen3_mlx::jinja
