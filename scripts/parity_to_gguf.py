@@ -34,7 +34,15 @@ import tiny_weights
 from parity_gguf import permute
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1")
-PROMPT = "The capital of France is Paris, and the capital of"
+PROMPTS = (
+    "The capital of France is Paris, and the capital of",
+    "Water boils at 100 degrees Celsius. Ice",
+    "def fibonacci(n):\n    ",
+)
+# How far behind ours llama.cpp's token may be where texts part, in log
+# probability: it multiplies in float16 and, with packed weights, by activations
+# rounded to 8 bits, so that what is nearly equal may change places.
+NEAR = {"f32": 0.02, "f16": 0.05, "bf16": 0.05, "q8_0": 0.2, "q4_0": 0.3, "q4_1": 0.3}
 
 
 def run(program: Path, *words) -> None:
@@ -240,7 +248,7 @@ class LlamaServer:
     def complete(self, prompt, count: int) -> list[int]:
         answer = self.get("/completion", {
             "prompt": prompt, "n_predict": count, "temperature": 0, "return_tokens": True,
-            "cache_prompt": False, "ignore_eos": True,
+            "cache_prompt": False,
         })  # fmt: skip
         return answer["tokens"]
 
@@ -248,26 +256,42 @@ class LlamaServer:
         return self.get("/tokenize", {"content": text})["tokens"]
 
 
-def our_tokens(program: Path, model: Path, ids: list[int], count: int) -> list[int]:
+def our_tokens(program: Path, model: Path, ids: list[int], count: int) -> tuple[list[int], list[dict]]:
+    """The tokens, and the log probabilities of the best at each place."""
     done = subprocess.run(
         [program, "generate", "--json", "--model", model, "--prompt-ids", ",".join(map(str, ids)),
-         "--max-tokens", str(count), "--temp", "0", "--ignore-eos", "--device", "cpu"],
+         "--max-tokens", str(count), "--temp", "0", "--top-logprobs", "5", "--exact", "--device", "cpu"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return json.loads(done.stdout)["ids"]
+    answer = json.loads(done.stdout)
+    best = [{one["id"]: one["logprob"] for one in row["top"]} for row in answer["logprobs"]]
+    return answer["ids"], best
+
+
+def num_equal(ours: list[int], best: list[dict], theirs: list[int], near: float) -> int:
+    """Raises where the texts part at a place that is no near tie."""
+    for at, (left, right) in enumerate(zip(ours, theirs)):
+        if left != right:
+            behind = best[at][left] - best[at].get(right, -np.inf)
+            if behind > near:
+                raise RuntimeError(f"token {at}: ours {ours}, llama.cpp's {theirs}, {behind:.3f} behind")
+            return at
+    return min(len(ours), len(theirs))
 
 
 def check_llama_cpp(name: str, wanted: str, source: Path, arguments, count: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.gguf"
         run(arguments.program, "--model", source, "-o", path, "--to", "gguf", "--gguf-type", wanted)
+        equal = total = 0
         with LlamaServer(arguments.llama_server, path) as server:
-            ids = server.tokenize(PROMPT)
-            theirs = server.complete(ids, count)
-        ours = our_tokens(arguments.program, path, ids, count)
-        if ours != theirs:
-            raise RuntimeError(f"ours {ours}, llama.cpp's {theirs}")
-        return f"{len(ids)} tokens continued by the same {len(ours)}"
+            for prompt in PROMPTS:
+                ids = server.tokenize(prompt)
+                theirs = server.complete(ids, count)
+                ours, best = our_tokens(arguments.program, path, ids, count)
+                equal += num_equal(ours, best, theirs, NEAR[wanted])
+                total += len(ours)
+        return f"{len(PROMPTS)} prompts, {equal} of {total} tokens until a near tie equal"
 
 
 def llama_cpp_checks(arguments) -> list:

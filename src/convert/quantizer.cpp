@@ -70,7 +70,7 @@ float largest_magnitude(const float* group, std::size_t count) {
 /// The nearest of the 16 numbers, the first of several; differences are
 /// rounded by `round` as MLX rounds them.
 template <typename Round>
-std::uint8_t nearest_fp4(float value, Round round) {
+std::uint8_t nearest_fp4_rounded(float value, Round round) {
   std::uint8_t best = 0;
   float least = std::fabs(round(value - fp4_values[0]));
   for (std::uint8_t idx = 1; idx < 16; ++idx) {
@@ -81,6 +81,23 @@ std::uint8_t nearest_fp4(float value, Round round) {
     }
   }
   return best;
+}
+
+/// The same where differences are float32: those to the two neighbours are
+/// exact, so the place among the midpoints decides, and a midpoint goes to the
+/// smaller magnitude, which comes first. Zero is never negative.
+std::uint8_t nearest_fp4(float value) {
+  constexpr std::array<float, 7> midpoints{
+      0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f};
+  const float magnitude = std::fabs(value);
+  if (!(magnitude < 8)) { // so far away that differences are rounded, too
+    return nearest_fp4_rounded(value, [](float exact) { return exact; });
+  }
+  unsigned idx = 0;
+  for (const float midpoint : midpoints) {
+    idx += magnitude > midpoint ? 1u : 0u;
+  }
+  return static_cast<std::uint8_t>(value < 0 && idx > 0 ? idx + 8 : idx);
 }
 
 } // namespace
@@ -144,7 +161,7 @@ Quantizer::Quantizer(QuantFormat format, DType dtype)
   if (format.mode == QuantMode::mxfp4 && dtype != DType::f32) {
     fp4_table_.resize(std::size_t{1} << 16);
     for (std::size_t bits = 0; bits < fp4_table_.size(); ++bits) {
-      fp4_table_[bits] = nearest_fp4(
+      fp4_table_[bits] = nearest_fp4_rounded(
           widen_bits(dtype, static_cast<std::uint16_t>(bits)),
           [&](float value) { return rounded(value); });
     }
@@ -157,9 +174,8 @@ float Quantizer::rounded(float value) const {
 }
 
 std::uint8_t Quantizer::fp4(float value) const {
-  return fp4_table_.empty()
-      ? nearest_fp4(value, [](float difference) { return difference; })
-      : fp4_table_[narrow_bits(dtype_, value)];
+  return fp4_table_.empty() ? nearest_fp4(value)
+                            : fp4_table_[narrow_bits(dtype_, value)];
 }
 
 void Quantizer::quantize_row(std::span<const float> row, PackedRow out) const {
@@ -236,8 +252,7 @@ void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
   for (std::size_t idx = 0; idx < group_size_; ++idx) {
     // A scale that rounds to zero leaves no number but zero.
     const float number = divisor == 0 ? 0.0f : rounded(group[idx] / divisor);
-    numbers[idx] =
-        nearest_fp4(number, [](float difference) { return difference; });
+    numbers[idx] = nearest_fp4(number);
   }
   pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
   *out.scales = static_cast<std::byte>(scale);
