@@ -36,6 +36,16 @@ struct KeyValues {
   mx::array values;
 };
 
+/// Keys and values [B, n_kv_heads, capacity, head_dim] with room for a position
+/// at `offset`, which an operation on an NVIDIA GPU writes in place.
+struct WritableKeyValues {
+  mx::array keys;
+  mx::array values;
+  int offset;
+  /// The operation that wrote in place last, when one did.
+  std::optional<mx::array> after;
+};
+
 /// How queries look at the cache.
 struct AttentionMask {
   float scale; ///< Multiplies the scores.
@@ -74,6 +84,11 @@ class KVStore {
   virtual cpu::KvAppend
   append(const cpu::KvShape& shape, int batch, int length);
   virtual void written_by(const mx::array& attention);
+  /// Makes room for one more position of each of `shape[0]` sequences, `shape`
+  /// being [B, n_kv_heads, 1, head_dim], and counts it as held. Nothing when
+  /// the cache is not of that type or has no such form. Then as append().
+  virtual std::optional<WritableKeyValues>
+  append_in_place(const mx::Shape& shape, mx::Dtype dtype);
   /// Appends, and returns all that is held, dense and in temporal order.
   virtual KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) = 0;

@@ -32,6 +32,9 @@ struct QuantFormat {
 namespace cpu {
 struct Tiles;
 }
+namespace cuda {
+struct Blocks;
+}
 
 /// A matrix [..., out, in]. Copies share the arrays.
 ///
@@ -42,6 +45,8 @@ struct Tiles;
 ///
 /// Tiled: `tiles` is set, and `weight` is uint8 in the layout of this project's
 /// CPU kernels, scales and biases inside.
+///
+/// In blocks: the same with `blocks`, for this project's CUDA kernels.
 struct Matrix {
   mx::array weight;
   std::optional<mx::array> scales;
@@ -49,6 +54,7 @@ struct Matrix {
   QuantFormat format;
 
   std::shared_ptr<const cpu::Tiles> tiles = nullptr;
+  std::shared_ptr<const cuda::Blocks> blocks = nullptr;
 
   /// Rows, the size of the output.
   int out_dim() const;

@@ -14,6 +14,7 @@
 #include "base/thread_pool.h"
 #include "cli/terminal.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cuda/runtime.h"
 
 namespace qwen3_mlx::cli {
 
@@ -34,6 +35,8 @@ nlohmann::ordered_json system_info() {
     available.push_back(table->name);
   }
   info["cpu_kernels_available"] = std::move(available);
+  const auto reason = cuda::why_unavailable();
+  info["cuda_kernels"] = reason ? "not used: " + *reason : "used";
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page_size = sysconf(_SC_PAGESIZE);
   if (pages > 0 && page_size > 0) {

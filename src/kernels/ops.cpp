@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "kernels/cpu/ops.h"
+#include "kernels/cuda/ops.h"
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/compile.h"
 #include "mlx/device.h"
@@ -64,6 +65,9 @@ mx::array gather_linear(
     const Matrix& w,
     const mx::array& experts,
     bool sorted) {
+  if (w.blocks) {
+    return gather_linear(x, cuda::unpacked(w, x.dtype()), experts, sorted);
+  }
   if (w.format.is_quantized()) {
     return mx::gather_qmm(
         x,
@@ -107,10 +111,19 @@ bool is_tiled(const Experts& w) {
   return w.gate_up.tiles && w.down.tiles && (w.up == nullptr || w.up->tiles);
 }
 
+bool is_fused(const Experts& w) {
+  return is_tiled(w) || cuda::takes_experts(w.gate_up, w.up, w.down);
+}
+
 mx::array linear(const mx::array& x, const Matrix& w, const Bias& bias) {
   check_inner("linear", x, w);
   if (w.tiles) {
     return cpu::linear_op(x, w, {.bias = pointer(bias)});
+  }
+  if (w.blocks) {
+    return cuda::takes_rows(x, w)
+        ? cuda::linear_op(x, w, {.bias = pointer(bias)})
+        : linear(x, cuda::unpacked(w, x.dtype()), bias);
   }
   if (!w.format.is_quantized()) {
     const auto transposed = mx::swapaxes(w.weight, -1, -2);
@@ -142,6 +155,14 @@ mx::array norm_linear(
          .norm_eps = norm.eps,
          .bias = pointer(bias)});
   }
+  if (w.blocks && cuda::takes_rows(x, w)) {
+    return cuda::linear_op(
+        x,
+        w,
+        {.norm_weight = &norm.weight,
+         .norm_eps = norm.eps,
+         .bias = pointer(bias)});
+  }
   return linear(mx::fast::rms_norm(x, norm.weight, norm.eps), w, bias);
 }
 
@@ -149,6 +170,9 @@ mx::array linear_swiglu(const mx::array& x, const Matrix& w, const Bias& bias) {
   check_inner("linear_swiglu", x, w);
   if (w.tiles) {
     return cpu::linear_op(x, w, {.bias = pointer(bias), .gated = true});
+  }
+  if (w.blocks && cuda::takes_rows(x, w, /* gated */ true)) {
+    return cuda::linear_op(x, w, {.bias = pointer(bias), .gated = true});
   }
   return swiglu(linear(x, w, bias));
 }
@@ -168,6 +192,15 @@ mx::array norm_linear_swiglu(
          .bias = pointer(bias),
          .gated = true});
   }
+  if (w.blocks && cuda::takes_rows(x, w, /* gated */ true)) {
+    return cuda::linear_op(
+        x,
+        w,
+        {.norm_weight = &norm.weight,
+         .norm_eps = norm.eps,
+         .bias = pointer(bias),
+         .gated = true});
+  }
   return swiglu(norm_linear(x, norm, w, bias));
 }
 
@@ -179,6 +212,13 @@ mx::array linear_add(
   if (w.tiles) {
     check_inner("linear_add", x, w);
     return cpu::linear_op(x, w, {.bias = pointer(bias), .residual = &residual});
+  }
+  if (w.blocks) {
+    check_inner("linear_add", x, w);
+    return cuda::takes_rows(x, w)
+        ? cuda::linear_op(
+              x, w, {.bias = pointer(bias), .residual = &residual})
+        : linear_add(residual, x, cuda::unpacked(w, x.dtype()), bias);
   }
   if (!w.format.is_quantized() && !bias) {
     check_inner("linear_add", x, w);
@@ -207,6 +247,9 @@ mx::array embedding(const mx::array& tokens, const Matrix& w, mx::Dtype dtype) {
   if (w.tiles) {
     return cpu::embedding_op(tokens, w, dtype);
   }
+  if (w.blocks) {
+    return cuda::embedding_op(tokens, w, dtype);
+  }
   auto table_rows = mx::take(w.weight, tokens, 0);
   if (w.format.is_quantized()) {
     const auto biases =
@@ -227,6 +270,9 @@ mx::array embedding(const mx::array& tokens, const Matrix& w, mx::Dtype dtype) {
 Matrix rows(const Matrix& w, int begin, int n) {
   if (w.tiles) {
     return cpu::tiled_rows(w, begin, n);
+  }
+  if (w.blocks) {
+    return cuda::packed_rows(w, begin, n);
   }
   const auto cut = [&](const mx::array& a) {
     mx::Shape start(a.ndim(), 0);
@@ -311,6 +357,16 @@ mx::array sparse_add(
          .top_k = k,
          .normalize = normalize,
          .experts = {w.gate_up, w.up, w.down}});
+  }
+  if (cuda::takes_experts(w.gate_up, w.up, w.down)) {
+    return cuda::sparse_op(
+        residual,
+        logits,
+        {w.gate_up, w.down},
+        {.norm_weight = norm.weight,
+         .norm_eps = norm.eps,
+         .top_k = k,
+         .normalize = normalize});
   }
   const auto [experts, weights] = route(logits, k, normalize);
   const auto outputs = experts_mlp(

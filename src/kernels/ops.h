@@ -87,6 +87,8 @@ struct Experts {
 /// Whether the experts are in the layout of this project's CPU kernels: then
 /// sparse_add() is one operation.
 bool is_tiled(const Experts& w);
+/// Whether sparse_add() is one operation, there or on an NVIDIA GPU.
+bool is_fused(const Experts& w);
 
 /// Each token through each of its experts: x [T, in], experts [T, k]
 /// -> [T, k, in]

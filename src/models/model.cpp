@@ -6,9 +6,11 @@
 #include <cstdio>
 
 #include "kernels/cpu/tiles.h"
+#include "kernels/cuda/runtime.h"
 #include "mlx/ops.h"
 #include "mlx/utils.h"
 #include "models/registry.h"
+#include "nn/decode_replay.h"
 #include "qwen3_mlx/error.h"
 #include "weights/load_plan.h"
 #include "weights/stored_format.h"
@@ -23,6 +25,7 @@ struct Model::State {
   std::vector<TensorSummary> tensors;
   std::string fingerprint;
   std::unique_ptr<ModelImpl> impl;
+  std::unique_ptr<DecodeReplay> replay; ///< With the CUDA kernels.
 };
 
 namespace {
@@ -227,6 +230,11 @@ std::vector<KVCache> Model::make_cache(const CacheOptions& options) const {
 mx::array Model::forward(const StepInput& step) const {
   const DeviceScope scope(state_->device);
   check(step, args());
+  if (state_->replay) {
+    return state_->replay->forward(step, [this](const StepInput& input) {
+      return impl().forward(input);
+    });
+  }
   return state_->impl->forward(step);
 }
 
@@ -271,8 +279,16 @@ PlanOptions plan_options(const LoadOptions& options) {
       plan.tiles =
           std::make_shared<cpu::Runtime>(options.threads, options.exact);
     }
+  } else if (
+      options.kernels == Kernels::native && !cuda::why_unavailable()) {
+    plan.blocks = cuda::make_runtime();
   }
   return plan;
+}
+
+std::unique_ptr<DecodeReplay>
+make_replay(const ModelArgs& args, const PlanOptions& plan) {
+  return plan.blocks ? std::make_unique<DecodeReplay>(args) : nullptr;
 }
 
 } // namespace
@@ -287,7 +303,9 @@ Model load_model(
   auto fingerprint = fingerprint_of(args, checkpoint);
 
   const DeviceScope scope(device_of(options));
-  LoadPlan plan(std::move(checkpoint), args, plan_options(options));
+  const auto plan_of_options = plan_options(options);
+  auto replay = make_replay(args, plan_of_options);
+  LoadPlan plan(std::move(checkpoint), args, plan_of_options);
   auto impl = build(args, std::move(plan), options);
   auto generation_config = load_generation_config(path, args);
   return Model(std::make_shared<Model::State>(Model::State{
@@ -297,7 +315,8 @@ Model load_model(
       device_of(options),
       std::move(tensors),
       std::move(fingerprint),
-      std::move(impl)}));
+      std::move(impl),
+      std::move(replay)}));
 }
 
 Model make_random_model(
@@ -305,8 +324,10 @@ Model make_random_model(
     std::uint64_t seed,
     const LoadOptions& options) {
   const DeviceScope scope(device_of(options));
+  const auto plan_of_options = plan_options(options);
+  auto replay = make_replay(args, plan_of_options);
   auto impl =
-      build(args, LoadPlan::random(args, seed, plan_options(options)), options);
+      build(args, LoadPlan::random(args, seed, plan_of_options), options);
   GenerationConfig generation_config;
   generation_config.eos_token_ids = args.eos_token_ids;
   return Model(std::make_shared<Model::State>(Model::State{
@@ -316,7 +337,8 @@ Model make_random_model(
       device_of(options),
       {},
       fingerprint_of(args, {}) + "-" + std::to_string(seed),
-      std::move(impl)}));
+      std::move(impl),
+      std::move(replay)}));
 }
 
 Model load_model_of_type(

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/attention_op.h"
 #include "kernels/cpu/views.h"
+#include "kernels/cuda/ops.h"
 #include "mlx/fast.h"
 #include "mlx/ops.h"
 #include "weights/weights.h"
@@ -95,6 +96,9 @@ mx::array Attention::attend(const mx::array& qkv, const LayerStep& step) const {
   if (auto out = attend_natively(qkv, step)) {
     return *out;
   }
+  if (auto out = decode_on_cuda(qkv, step)) {
+    return *out;
+  }
   if (step.segments.size() == 1) {
     return attend_segment(qkv, step.segments[0], step.layer_idx);
   }
@@ -151,6 +155,64 @@ Attention::attend_natively(const mx::array& qkv, const LayerStep& step) const {
        .norm_eps = q_norm ? q_norm->eps : 0.0f},
       std::move(parts),
       tiles->runtime);
+  for (const Segment& segment : step.segments) {
+    store_of(segment).written_by(out);
+  }
+  return out;
+}
+
+std::optional<mx::array>
+Attention::decode_on_cuda(const mx::array& qkv, const LayerStep& step) const {
+  const auto& blocks = o_proj.blocks();
+  const cuda::AttentionForm form{
+      .n_heads = n_heads,
+      .n_kv_heads = n_kv_heads,
+      .head_dim = head_dim,
+      .scale = scale,
+      .window = sliding_window,
+      .q_norm = q_norm ? &q_norm->weight : nullptr,
+      .k_norm = k_norm ? &k_norm->weight : nullptr,
+      .norm_eps = q_norm ? q_norm->eps : 0.0f};
+  if (!blocks || step.segments.empty() || !cuda::takes_attention(qkv, form)) {
+    return std::nullopt;
+  }
+  const auto store_of = [&](const Segment& segment) -> KVStore& {
+    return segment.cache[static_cast<std::size_t>(step.layer_idx)].store();
+  };
+  const auto periods_of = [&](const Segment& segment) {
+    return rope.periods_array(
+        segment.prompt_length.value_or(store_of(segment).offset() + 1));
+  };
+  const auto periods = periods_of(step.segments.front());
+  const bool alike = std::ranges::all_of(
+      step.segments, [&](const Segment& segment) {
+        return segment.length == 1 && store_of(segment).kind() == "growing" &&
+            periods_of(segment).id() == periods.id();
+      });
+  if (!alike) {
+    return std::nullopt;
+  }
+  std::vector<cuda::DecodeSegment> parts;
+  parts.reserve(step.segments.size());
+  for (const Segment& segment : step.segments) {
+    auto room = store_of(segment).append_in_place(
+        {segment.batch, n_kv_heads, 1, head_dim}, qkv.dtype());
+    if (!room) {
+      // Rooms made before are given back, and the step takes MLX's way.
+      for (std::size_t idx = 0; idx < parts.size(); ++idx) {
+        store_of(step.segments[idx]).trim(1);
+      }
+      return std::nullopt;
+    }
+    parts.push_back(
+        {std::move(room->keys),
+         std::move(room->values),
+         segment.batch,
+         room->offset,
+         std::move(room->after)});
+  }
+  const auto out = cuda::decode_attention_op(
+      qkv, form, periods, parts, blocks->runtime);
   for (const Segment& segment : step.segments) {
     store_of(segment).written_by(out);
   }

@@ -60,6 +60,10 @@ mx::array causal_attention(
   return attend(kv.keys, kv.values, L > 1 ? "causal" : "");
 }
 
+int grown_capacity(int end) {
+  return (end + growth_step - 1) / growth_step * growth_step;
+}
+
 mx::array write_positions(
     const std::optional<mx::array>& x,
     const mx::array& update,
@@ -74,7 +78,7 @@ mx::array write_positions(
   // Not evaluated twice: the old buffer must have one holder, or every step
   // would copy it.
   auto grow = [&]() {
-    int size = (end + growth_step - 1) / growth_step * growth_step;
+    int size = grown_capacity(end);
     if (max_positions) {
       size = std::max(std::min(size, *max_positions), end);
     }

@@ -23,6 +23,9 @@ mx::array causal_attention(
 /// position column, causal and inside the window.
 mx::array causal_mask(int n_queries, int offset, std::optional<int> window);
 
+/// Positions that a cache which needs `end` of them makes room for.
+int grown_capacity(int end);
+
 /// `x` with `update` [B, H, L, D] written at position `begin`, in place when
 /// nothing else holds x; grown by whole steps of positions when too short.
 mx::array write_positions(

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "qwen3_mlx/nn/decoder.h"
 
+#include <algorithm>
+
 #include "kernels/ops.h"
 #include "mlx/ops.h"
 #include "weights/weights.h"
@@ -63,6 +65,11 @@ SparseBlock::operator()(const mx::array& x, const LayerStep& step) const {
 mx::array
 take_rows(const mx::array& x, const std::optional<std::vector<int>>& rows) {
   if (!rows) {
+    return x;
+  }
+  const auto is_own = [&](const int& row) { return row == &row - rows->data(); };
+  if (static_cast<int>(rows->size()) == x.shape(0) &&
+      std::ranges::all_of(*rows, is_own)) {
     return x;
   }
   if (rows->size() == 1) {

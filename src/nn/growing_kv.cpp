@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "nn/growing_kv.h"
 
+#include <algorithm>
+
+#include "mlx/ops.h"
 #include "nn/attention_mask.h"
 #include "nn/kv_state.h"
 
@@ -43,12 +46,51 @@ GrowingKV::append(const cpu::KvShape& shape, int batch, int length) {
 }
 
 void GrowingKV::written_by(const mx::array& attention) {
-  native_->last = attention;
+  (native_ ? native_->last : last_write_) = attention;
+}
+
+KeyValues GrowingKV::settled() const {
+  if (!last_write_) {
+    return {*keys_, *values_};
+  }
+  const auto held = mx::depends({*keys_, *values_}, {*last_write_});
+  return {held[0], held[1]};
+}
+
+std::optional<WritableKeyValues>
+GrowingKV::append_in_place(const mx::Shape& shape, mx::Dtype dtype) {
+  const auto fits = [&](const mx::array& held) {
+    return held.dtype() == dtype && held.shape(0) == shape[0] &&
+        held.shape(1) == shape[1] && held.shape(3) == shape[3];
+  };
+  if (native_ || (keys_ && !(fits(*keys_) && fits(*values_)))) {
+    return std::nullopt;
+  }
+  if (!keys_ || !is_owner_ || offset_ >= keys_->shape(2)) {
+    // Doubling keeps the copies of a long text few.
+    const int capacity = std::max(
+        grown_capacity(offset_ + 1), keys_ ? grown_capacity(2 * offset_) : 0);
+    const auto fresh = mx::zeros(
+        {shape[0], shape[1], capacity - offset_, shape[3]}, dtype);
+    if (offset_ == 0) {
+      keys_ = fresh;
+      values_ = mx::zeros(fresh.shape(), dtype);
+    } else {
+      const auto held = settled();
+      keys_ = mx::concatenate({cut_positions(held.keys, 0, offset_), fresh}, 2);
+      values_ =
+          mx::concatenate({cut_positions(held.values, 0, offset_), fresh}, 2);
+    }
+    last_write_.reset();
+    is_owner_ = true;
+  }
+  return WritableKeyValues{*keys_, *values_, offset_++, last_write_};
 }
 
 std::unique_ptr<KVStore> GrowingKV::copy() const {
   auto other = std::make_unique<GrowingKV>(*this);
   other->use_arrays(); // blocks that are written have one owner
+  is_owner_ = other->is_owner_ = false;
   return other;
 }
 
@@ -56,12 +98,22 @@ std::vector<mx::array> GrowingKV::pending() const {
   if (native_) {
     return native_->pending();
   }
+  if (last_write_) {
+    return {*last_write_};
+  }
   return KVStore::pending();
 }
 
 KeyValues
 GrowingKV::update_and_fetch(const mx::array& keys, const mx::array& values) {
   use_arrays();
+  if (keys_) {
+    const auto held = settled();
+    keys_ = held.keys;
+    values_ = held.values;
+    last_write_.reset();
+  }
+  is_owner_ = false;
   keys_ = write_positions(keys_, keys, offset_);
   values_ = write_positions(values_, values, offset_);
   offset_ += keys.shape(2);
@@ -83,8 +135,11 @@ std::optional<KeyValues> GrowingKV::fetch() const {
   if (native_) {
     return native_->read(0, offset_);
   }
+  is_owner_ = false;
+  const auto held = settled();
   return KeyValues{
-      cut_positions(*keys_, 0, offset_), cut_positions(*values_, 0, offset_)};
+      cut_positions(held.keys, 0, offset_),
+      cut_positions(held.values, 0, offset_)};
 }
 
 std::size_t GrowingKV::n_bytes() const {
@@ -102,13 +157,17 @@ std::vector<std::pair<std::string, mx::array>> GrowingKV::state() const {
   if (!keys_) {
     return {};
   }
-  return {{"keys", *keys_}, {"values", *values_}};
+  is_owner_ = false;
+  const auto held = settled();
+  return {{"keys", held.keys}, {"values", held.values}};
 }
 
 void GrowingKV::restore(
     const std::vector<std::pair<std::string, mx::array>>& state,
     const std::vector<std::pair<std::string, int>>& counters) {
   native_.reset();
+  last_write_.reset();
+  is_owner_ = false;
   const KVState saved(state, counters);
   offset_ = saved.counter("offset", 0, saved.capacity({"keys", "values"}));
   keys_ = saved.positions("keys");

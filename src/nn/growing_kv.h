@@ -19,6 +19,8 @@ class GrowingKV final : public KVStore {
   cpu::KvAppend
   append(const cpu::KvShape& shape, int batch, int length) override;
   void written_by(const mx::array& attention) override;
+  std::optional<WritableKeyValues>
+  append_in_place(const mx::Shape& shape, mx::Dtype dtype) override;
   KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) override;
   std::optional<KeyValues> fetch() const override;
@@ -57,6 +59,14 @@ class GrowingKV final : public KVStore {
   std::optional<mx::array> keys_; // [B, n_kv_heads, capacity, head_dim]
   std::optional<mx::array> values_;
   int offset_ = 0;
+  // The last operation on a GPU that writes to the arrays in place, unseen by
+  // MLX, when one does.
+  std::optional<mx::array> last_write_;
+  // Whether no one else may hold the arrays: else they are copied first.
+  mutable bool is_owner_ = false;
+
+  /// The arrays as they are after the last write in place.
+  KeyValues settled() const;
 
   void use_blocks(const cpu::KvShape& shape, int batch);
 

@@ -58,6 +58,11 @@ cpu::KvAppend KVStore::append(const cpu::KvShape&, int, int) {
 
 void KVStore::written_by(const mx::array&) {}
 
+std::optional<WritableKeyValues>
+KVStore::append_in_place(const mx::Shape&, mx::Dtype) {
+  return std::nullopt;
+}
+
 std::vector<mx::array> KVStore::pending() const {
   std::vector<mx::array> arrays;
   for (auto& [name, array] : state()) {

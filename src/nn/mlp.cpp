@@ -94,7 +94,7 @@ SparseMoeBlock::SparseMoeBlock(const ModelArgs& args, const Weights& w)
 mx::array
 SparseMoeBlock::operator()(const mx::array& x, const RMSNorm& norm) const {
   const auto stacks = experts_of(switch_mlp);
-  if (ops::is_tiled(stacks)) {
+  if (ops::is_fused(stacks)) {
     const auto out = ops::sparse_add(
         x,
         {norm.weight, norm.eps},

@@ -17,6 +17,9 @@ namespace qwen3_mlx {
 namespace cpu {
 struct Runtime;
 }
+namespace cuda {
+struct Runtime;
+}
 
 /// Called on the thread that loads, with bytes of the checkpoint.
 using LoadProgress =
@@ -31,6 +34,8 @@ struct PlanOptions {
   bool widen = false;
   /// Matrices are put into the layout of the CPU kernels while reading.
   std::shared_ptr<cpu::Runtime> tiles;
+  /// The same for the CUDA kernels.
+  std::shared_ptr<cuda::Runtime> blocks;
 };
 
 /// One loading of one checkpoint.

@@ -9,6 +9,7 @@
 #include "base/release_memory.h"
 #include "formats/checked.h"
 #include "kernels/cpu/tiles.h"
+#include "kernels/cuda/runtime.h"
 #include "mlx/allocator.h"
 #include "mlx/memory.h"
 #include "qwen3_mlx/error.h"
@@ -315,10 +316,11 @@ std::optional<Matrix> PlanState::take_matrix(
 }
 
 Matrix PlanState::tiled(Matrix matrix, std::size_t first_array) {
-  if (!options_.tiles) {
+  if (!options_.tiles && !options_.blocks) {
     return matrix;
   }
-  auto out = cpu::make_tiled(matrix, options_.tiles);
+  auto out = options_.tiles ? cpu::make_tiled(matrix, options_.tiles)
+                            : cuda::make_blocks(matrix, options_.blocks);
   if (!out) {
     return matrix;
   }
@@ -458,7 +460,11 @@ void PlanState::read(int n_threads, const LoadProgress& progress) {
   std::uint64_t released = 0;
   for (auto& [source, tiled, end_copy] : tilings_) {
     copy_until(end_copy);
-    cpu::fill_tiles(source, tiled);
+    if (tiled.blocks) {
+      cuda::fill_blocks(source, tiled);
+    } else {
+      cpu::fill_tiles(source, tiled);
+    }
     source = tiled;
     if (done - released >= max_freed_bytes) {
       mx::clear_cache();

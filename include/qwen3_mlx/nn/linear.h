@@ -53,6 +53,9 @@ class Linear {
   /// [out]
   std::optional<mx::array> bias() const;
   /// Set when the matrix is in the layout of the CPU kernels.
+  const std::shared_ptr<const cuda::Blocks>& blocks() const {
+    return matrix_.blocks;
+  }
   const std::shared_ptr<const cpu::Tiles>& tiles() const {
     return matrix_.tiles;
   }

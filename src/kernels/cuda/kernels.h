@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT
+// The kernels over raw device pointers.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/packed_layout.h"
+
+namespace qwen3_mlx::cuda {
+
+/// A matrix as MLX holds it: codes in 32-bit words, scales and biases by row.
+struct SourceMatrix {
+  const void* weight = nullptr; ///< The elements if layout.is_plain().
+  const void* scales = nullptr;
+  const void* biases = nullptr;
+};
+
+/// Whether the kernels were compiled for the GPU at hand.
+bool has_code();
+
+/// Puts `num_matrices` matrices of one layout, after each other, into blocks.
+void pack(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    int num_matrices,
+    const SourceMatrix& from,
+    void* to);
+
+/// The matrix as elements [rows, cols] of `type`.
+void unpack(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    const void* from,
+    Float type,
+    void* to);
+
+/// Positions in the GPU's memory that a kernel adds one to.
+struct Advance {
+  int* offsets = nullptr;
+  int count = 0;
+};
+
+/// What the kernel behind unpack() and gather_rows() takes first; a recorded
+/// launch is given other ids through it.
+struct UnpackArgs {
+  PackedLayout layout;
+  const void* from = nullptr;
+  const std::uint32_t* ids = nullptr; ///< Rows; nullptr for all.
+  Float type = Float::bf16;
+  void* to = nullptr;
+  Advance advance;
+};
+inline constexpr const char* unpack_name = "unpack";
+
+/// Rows `ids` [count] as elements [count, cols] of `type`. Ids beyond the
+/// matrix read its last row.
+void gather_rows(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    const void* from,
+    const std::uint32_t* ids,
+    int count,
+    Float type,
+    void* to,
+    Advance advance = {});
+
+/// y [n, rows] = x [n, cols] W^T and what is fused with it. The first argument
+/// of all kernels that make products, which are named gemv_name.
+struct GemvArgs {
+  PackedLayout layout;
+  const void* weight = nullptr;
+  const void* x = nullptr;
+  void* y = nullptr;
+  Float type = Float::bf16; ///< Of x, y, norm, bias and residual.
+  int num_rows = 1;         ///< n
+  const void* norm = nullptr; ///< x is normed first, with this weight.
+  float norm_eps = 0;
+  const void* bias = nullptr;     ///< [rows]
+  const void* residual = nullptr; ///< [n, rows], added.
+  /// y [n, rows / 2] = silu(first half) * second half.
+  bool gated = false;
+  /// Row i is multiplied with matrix experts[i] of a stack, and is row
+  /// i / rows_per_x of x.
+  const std::uint32_t* experts = nullptr;
+  int num_experts = 0;
+  int rows_per_x = 1;
+};
+
+inline constexpr const char* gemv_name = "gemv";
+
+/// Rows that gemv() takes at once.
+inline constexpr int kMaxGemvRows = 8;
+
+/// Whether gemv() can gate rows of such a matrix: halves of whole blocks.
+constexpr bool can_gate(const PackedLayout& layout) {
+  return layout.rows % (2 * kBlockRows) == 0;
+}
+
+/// Any number of rows, eight at a time; made for at most that many.
+void gemv(const Launcher& launcher, GemvArgs args);
+
+/// Whether gemm() takes such matrices and activations.
+bool supports_gemm(const PackedLayout& layout, Float type);
+
+/// What gemm() needs besides its arguments.
+struct GemmNeeds {
+  std::size_t workspace; ///< Floats.
+  std::size_t counters;  ///< Zeros, and left so.
+};
+GemmNeeds gemm_needs(const Launcher& launcher, const GemvArgs& args);
+
+/// The same for more rows, without norm and experts; each row's sum has one
+/// order for a given number of rows.
+void gemm(
+    const Launcher& launcher,
+    const GemvArgs& args,
+    float* workspace,
+    unsigned* counters);
+
+/// Rows, after each other, that one expert takes.
+struct ExpertTile {
+  unsigned expert;
+  int first;
+  int count;
+};
+
+/// Pairs of a row and an expert, sorted by expert (sort_by_expert()).
+struct GroupedRows {
+  const ExpertTile* tiles = nullptr;
+  const int* num_tiles = nullptr;
+  int tile_rows = 32;
+  /// Row i of the product is row in_rows[i] / rows_per_x of x, and out_rows[i]
+  /// of y; absent: i.
+  const int* in_rows = nullptr;
+  const int* out_rows = nullptr;
+  int rows_per_x = 1;
+};
+
+/// Products of sorted rows with a stack of matrices; `args` without norm and
+/// experts.
+void grouped_gemm(
+    const Launcher& launcher,
+    const GemvArgs& args,
+    const GroupedRows& grouped);
+
+/// Rows of a tile that suits so many pairs.
+int expert_tile_rows(int num_pairs, int num_experts);
+/// Tiles that so many pairs may need.
+int max_expert_tiles(int num_pairs, int num_experts, int tile_rows);
+
+/// Pairs in the order of their experts, and in their own where those are equal:
+/// `sorted` [num_pairs], tiles, and their number. `counts` [num_experts] is
+/// workspace.
+void sort_by_expert(
+    const Launcher& launcher,
+    const std::uint32_t* experts,
+    int num_pairs,
+    int num_experts,
+    int tile_rows,
+    int* sorted,
+    int* counts,
+    ExpertTile* tiles,
+    int* num_tiles);
+
+/// out [n, cols] = x, normed with that weight.
+void rms_norm(
+    const Launcher& launcher,
+    const void* x,
+    const void* weight,
+    float eps,
+    Float type,
+    int n,
+    int cols,
+    void* out);
+
+/// One sequence of a decode step.
+struct DecodeSequence {
+  void* keys;   ///< [num_kv_heads, capacity, head_dim]
+  void* values;
+  int capacity;
+  int offset; ///< Positions held before this one.
+};
+
+/// The sequences of a step in the GPU's memory, for launches that are recorded
+/// once and run again.
+struct DecodeTable {
+  const DecodeSequence* sequences = nullptr; ///< Their offsets are not read.
+  const int* offsets = nullptr;
+  int count = 0;
+  int max_splits = 1; ///< At least splits_of() of each sequence.
+};
+
+/// Parts in which a sequence of so many positions is looked at.
+int splits_of(int length);
+
+struct DecodeAttentionArgs {
+  const void* qkv = nullptr; ///< [n, (num_heads + 2 num_kv_heads) head_dim]
+  void* out = nullptr;       ///< [n, num_heads * head_dim]
+  Float type = Float::bf16;  ///< bf16 or f16; of keys and values too.
+  int num_heads = 1;
+  int num_kv_heads = 1;
+  int head_dim = 128;
+  float scale = 1;
+  int window = 0; ///< 0: none.
+  const void* q_norm = nullptr;
+  const void* k_norm = nullptr;
+  float norm_eps = 0;
+  const float* periods = nullptr; ///< [head_dim / 2]
+  float* workspace = nullptr;     ///< decode_workspace() floats.
+  unsigned* counters = nullptr;   ///< n * num_kv_heads zeros, and left so.
+};
+
+bool supports_decode(Float type, int num_heads, int num_kv_heads, int head_dim);
+
+/// Floats of workspace for those sequences.
+std::size_t decode_workspace(
+    const DecodeAttentionArgs& args,
+    std::span<const DecodeSequence> sequences);
+
+std::size_t
+decode_workspace(const DecodeAttentionArgs& args, int count, int max_splits);
+
+/// Norms and rotates a new query and key of each sequence, appends key and
+/// value, and attends.
+void decode_attention(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    std::span<const DecodeSequence> sequences);
+void decode_attention(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    const DecodeTable& table);
+
+/// The k most probable of `num_experts` experts for each row of logits
+/// [n, num_experts], in descending order, with their softmax over all, divided
+/// by its sum over the k if `normalize`.
+void route(
+    const Launcher& launcher,
+    const void* logits,
+    Float type,
+    int n,
+    int num_experts,
+    int k,
+    bool normalize,
+    std::uint32_t* experts,
+    float* weights);
+
+/// out [n, cols] = residual + sum over k of weights [n, k] * parts [n, k, cols]
+void weighted_sum(
+    const Launcher& launcher,
+    const void* residual,
+    const void* parts,
+    const float* weights,
+    Float type,
+    int n,
+    int k,
+    int cols,
+    void* out);
+
+} // namespace qwen3_mlx::cuda

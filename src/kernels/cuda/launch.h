@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+// Starting a kernel on a stream. Knows CUDA and nothing of MLX, so that kernels
+// can be tested and timed alone.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "qwen3_mlx/error.h"
+
+namespace qwen3_mlx::cuda {
+
+/// Throws Error naming `what` and CUDA's reason unless `status` is success.
+inline void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) {
+    cudaGetLastError(); // the sticky ones stay; others must not reach MLX
+    throw Error(
+        std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+  }
+}
+
+/// The kernels of a stream that is captured, by their names.
+using RecordedNodes = std::vector<std::pair<std::string, cudaGraphNode_t>>;
+
+/// Where kernels run, and what the machine has.
+struct Launcher {
+  cudaStream_t stream = nullptr;
+  int num_sms = 1;
+  int shared_bytes = 0; ///< That a block may have.
+  /// Whether a kernel may start before the one ahead of it has ended.
+  bool overlap = false;
+  /// Set when the stream is captured: launches are noted there.
+  RecordedNodes* recorded = nullptr;
+};
+
+/// The node that a launch on a captured stream has become.
+inline cudaGraphNode_t newest_node(cudaStream_t stream, const char* what) {
+  cudaStreamCaptureStatus status{};
+  const cudaGraphNode_t* nodes = nullptr;
+  std::size_t count = 0;
+#if CUDART_VERSION >= 13000
+  check(
+      cudaStreamGetCaptureInfo(
+          stream, &status, nullptr, nullptr, &nodes, nullptr, &count),
+      what);
+#else
+  check(
+      cudaStreamGetCaptureInfo_v2(
+          stream, &status, nullptr, nullptr, &nodes, &count),
+      what);
+#endif
+  if (count != 1) {
+    throw Error(std::string("CUDA: ") + what + ": was not captured");
+  }
+  return nodes[0];
+}
+
+/// Starts `kernel`; throws Error when it cannot.
+template <class... Args>
+void launch(
+    const Launcher& launcher,
+    const char* name,
+    void (*kernel)(Args...),
+    dim3 grid,
+    int block,
+    std::size_t shared_bytes,
+    Args... args) {
+  if (shared_bytes > 48 * 1024) {
+    check(
+        cudaFuncSetAttribute(
+            reinterpret_cast<const void*>(kernel),
+            cudaFuncAttributeMaxDynamicSharedMemorySize,
+            static_cast<int>(shared_bytes)),
+        name);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(block));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = launcher.stream;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = launcher.overlap ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, args...), name);
+  if (launcher.recorded != nullptr) {
+    launcher.recorded->emplace_back(
+        name, newest_node(launcher.stream, name));
+  }
+}
+
+} // namespace qwen3_mlx::cuda

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+// Matrices of a model in the layout of the CUDA kernels, and what the kernels
+// of one model share.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "kernels/cuda/packed_layout.h"
+#include "mlx/array.h"
+#include "qwen3_mlx/matrix.h"
+
+namespace qwen3_mlx::cuda {
+
+/// Made once for a model and shared by its matrices: the GPU and its memory.
+struct Runtime;
+
+/// Why these kernels cannot run here; nothing when they can.
+std::optional<std::string> why_unavailable();
+
+/// Throws Error when the kernels cannot run here.
+std::shared_ptr<Runtime> make_runtime();
+
+/// How the bytes of a matrix in blocks are to be read.
+struct Blocks {
+  PackedLayout layout; ///< Of one matrix.
+  int num_matrices =
+      0; ///< 0: a matrix [out, in]; else [num_matrices, out, in].
+  std::shared_ptr<Runtime> runtime;
+};
+
+/// The layout for a matrix of that shape and format; nothing when the kernels
+/// lack the format.
+std::optional<PackedLayout> layout_of(const Matrix& source);
+
+/// A matrix of the shape and format of `source` in blocks, allocated and not
+/// filled; nothing when the kernels lack the format.
+std::optional<Matrix>
+make_blocks(const Matrix& source, const std::shared_ptr<Runtime>& runtime);
+
+/// Fills a matrix that make_blocks() made, and waits for it.
+void fill_blocks(const Matrix& source, const Matrix& packed);
+
+} // namespace qwen3_mlx::cuda

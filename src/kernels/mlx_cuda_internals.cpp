@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+#include "kernels/mlx_cuda_internals.h"
+
+#include <bit>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda/launch.h"
+#include "mlx/allocator.h"
+#include "mlx/backend/cuda/device.h"
+#include "mlx/backend/cuda/utils.h"
+
+namespace qwen3_mlx::cuda {
+
+namespace {
+
+// MLX commits what it has recorded when it likes, and each commit has a price:
+// it is asked for only when something is recorded. The count is private, and
+// naming a private member is allowed in an explicit instantiation alone.
+template <auto Member>
+struct NodeCount {
+  friend int recorded_nodes(const mx::cu::CommandEncoder& encoder) {
+    return encoder.*Member;
+  }
+};
+int recorded_nodes(const mx::cu::CommandEncoder& encoder);
+template struct NodeCount<&mx::cu::CommandEncoder::node_count_>;
+
+// Sizes that differ little share buffers: four steps to a power of two.
+std::size_t rounded(std::size_t n_bytes) {
+  if (n_bytes <= 256) {
+    return 256;
+  }
+  const std::size_t step = std::bit_floor(n_bytes - 1) / 4;
+  return (n_bytes + step - 1) / step * step;
+}
+
+} // namespace
+
+class DevicePool : public std::enable_shared_from_this<DevicePool> {
+ public:
+  DevicePool() = default;
+  DevicePool(const DevicePool&) = delete;
+  DevicePool& operator=(const DevicePool&) = delete;
+  ~DevicePool() {
+    for (auto& [size, buffers] : free_) {
+      for (void* data : buffers) {
+        cudaFree(data);
+      }
+    }
+  }
+
+  mx::allocator::Data take(std::size_t n_bytes) {
+    const std::size_t size = rounded(n_bytes);
+    void* data = take_free(size);
+    if (data == nullptr) {
+      data = allocate_new(size);
+    }
+    int device = 0;
+    check(cudaGetDevice(&device), "device");
+    auto* buffer = new mx::cu::CudaBuffer{data, size, device};
+    return {
+        mx::allocator::Buffer(buffer),
+        [pool = shared_from_this()](mx::allocator::Buffer dead) {
+          auto* const its = static_cast<mx::cu::CudaBuffer*>(dead.ptr());
+          // MLX moves what the host reads to managed memory.
+          if (its->device < 0) {
+            cudaFree(its->data);
+          } else {
+            pool->give_back(its->size, its->data);
+          }
+          delete its;
+        }};
+  }
+
+ private:
+  void* take_free(std::size_t size) {
+    const std::lock_guard lock(mutex_);
+    auto& buffers = free_[size];
+    if (buffers.empty()) {
+      return nullptr;
+    }
+    void* const data = buffers.back();
+    buffers.pop_back();
+    return data;
+  }
+
+  void* allocate_new(std::size_t size) {
+    void* data = nullptr;
+    if (cudaMalloc(&data, size) == cudaSuccess) {
+      return data;
+    }
+    cudaGetLastError();
+    release();
+    check(cudaMalloc(&data, size), "allocate");
+    return data;
+  }
+
+  void release() {
+    const std::lock_guard lock(mutex_);
+    for (auto& [size, buffers] : free_) {
+      for (void* data : buffers) {
+        cudaFree(data);
+      }
+      buffers.clear();
+    }
+  }
+
+  void give_back(std::size_t size, void* data) {
+    const std::lock_guard lock(mutex_);
+    free_[size].push_back(data);
+  }
+
+  std::mutex mutex_;
+  std::map<std::size_t, std::vector<void*>> free_;
+};
+
+std::shared_ptr<DevicePool> make_device_pool() {
+  return std::make_shared<DevicePool>();
+}
+
+void allocate(const std::shared_ptr<DevicePool>& pool, mx::array& out) {
+  out.set_data(pool->take(out.nbytes()));
+}
+
+mx::array
+allocate_bytes(const std::shared_ptr<DevicePool>& pool, std::size_t n_bytes) {
+  // In one dimension of 4 bytes: a dimension is an int.
+  const auto n_words = (n_bytes + 3) / 4;
+  return mx::array(
+      pool->take(4 * n_words),
+      mx::Shape{static_cast<int>(n_words)},
+      mx::uint32);
+}
+
+void* device_pointer(const mx::array& array) {
+  return const_cast<char*>(mx::gpu_ptr<char>(array));
+}
+
+cudaStream_t stream_behind(mx::Stream stream) {
+  auto& encoder = mx::cu::get_command_encoder(stream);
+  if (recorded_nodes(encoder) > 0) {
+    encoder.commit();
+  }
+  return encoder.stream();
+}
+
+void keep_until_done(mx::Stream stream, const mx::array& array) {
+  mx::cu::get_command_encoder(stream).add_temporary(array);
+}
+
+void keep_until_done(mx::Stream stream, std::shared_ptr<const void> anything) {
+  mx::cu::get_command_encoder(stream).add_completed_handler(
+      [kept = std::move(anything)]() mutable { kept.reset(); });
+}
+
+} // namespace qwen3_mlx::cuda

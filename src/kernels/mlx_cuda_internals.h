@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// The one place, on CUDA, that knows MLX's insides: its stream and the memory
+// behind an array. Built against exactly the version that
+// cmake/Dependencies.cmake names; with another one these kernels are left out.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <memory>
+
+#include "mlx/array.h"
+#include "mlx/stream.h"
+
+namespace qwen3_mlx::cuda {
+namespace mx = mlx::core;
+
+/// Memory of the GPU that is used again: MLX's public allocator gives managed
+/// memory. Buffers go back when their arrays have died, which MLX lets happen
+/// only after the work that uses them.
+class DevicePool;
+
+std::shared_ptr<DevicePool> make_device_pool();
+
+/// Gives `out`, whose shape and dtype are set, memory of its own.
+void allocate(const std::shared_ptr<DevicePool>& pool, mx::array& out);
+
+/// An evaluated array of at least that many bytes.
+mx::array
+allocate_bytes(const std::shared_ptr<DevicePool>& pool, std::size_t n_bytes);
+
+/// Where the elements of an array lie on the GPU.
+void* device_pointer(const mx::array& array);
+
+/// Hands what MLX has recorded for the stream to CUDA, so that a kernel
+/// launched on the stream that is returned runs behind it.
+cudaStream_t stream_behind(mx::Stream stream);
+
+/// Keeps the memory of an array until what was launched so far has run.
+void keep_until_done(mx::Stream stream, const mx::array& array);
+/// The same for anything.
+void keep_until_done(mx::Stream stream, std::shared_ptr<const void> anything);
+
+} // namespace qwen3_mlx::cuda
