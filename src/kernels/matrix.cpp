@@ -23,7 +23,7 @@ const char* to_string(QuantMode mode) {
 }
 
 int Matrix::out_dim() const {
-  return tiles    ? tiles->layout.rows
+  return tiles ? tiles->layout.rows
       : blocks ? blocks->layout.rows
                : weight.shape(-2);
 }

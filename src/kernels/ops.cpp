@@ -216,8 +216,7 @@ mx::array linear_add(
   if (w.blocks) {
     check_inner("linear_add", x, w);
     return cuda::takes_rows(x, w)
-        ? cuda::linear_op(
-              x, w, {.bias = pointer(bias), .residual = &residual})
+        ? cuda::linear_op(x, w, {.bias = pointer(bias), .residual = &residual})
         : linear_add(residual, x, cuda::unpacked(w, x.dtype()), bias);
   }
   if (!w.format.is_quantized() && !bias) {

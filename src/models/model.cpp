@@ -231,9 +231,8 @@ mx::array Model::forward(const StepInput& step) const {
   const DeviceScope scope(state_->device);
   check(step, args());
   if (state_->replay) {
-    return state_->replay->forward(step, [this](const StepInput& input) {
-      return impl().forward(input);
-    });
+    return state_->replay->forward(
+        step, [this](const StepInput& input) { return impl().forward(input); });
   }
   return state_->impl->forward(step);
 }
@@ -279,8 +278,7 @@ PlanOptions plan_options(const LoadOptions& options) {
       plan.tiles =
           std::make_shared<cpu::Runtime>(options.threads, options.exact);
     }
-  } else if (
-      options.kernels == Kernels::native && !cuda::why_unavailable()) {
+  } else if (options.kernels == Kernels::native && !cuda::why_unavailable()) {
     plan.blocks = cuda::make_runtime();
   }
   return plan;

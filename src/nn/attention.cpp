@@ -184,8 +184,8 @@ Attention::decode_on_cuda(const mx::array& qkv, const LayerStep& step) const {
         segment.prompt_length.value_or(store_of(segment).offset() + 1));
   };
   const auto periods = periods_of(step.segments.front());
-  const bool alike = std::ranges::all_of(
-      step.segments, [&](const Segment& segment) {
+  const bool alike =
+      std::ranges::all_of(step.segments, [&](const Segment& segment) {
         return segment.length == 1 && store_of(segment).kind() == "growing" &&
             periods_of(segment).id() == periods.id();
       });
@@ -211,8 +211,8 @@ Attention::decode_on_cuda(const mx::array& qkv, const LayerStep& step) const {
          room->offset,
          std::move(room->after)});
   }
-  const auto out = cuda::decode_attention_op(
-      qkv, form, periods, parts, blocks->runtime);
+  const auto out =
+      cuda::decode_attention_op(qkv, form, periods, parts, blocks->runtime);
   for (const Segment& segment : step.segments) {
     store_of(segment).written_by(out);
   }

@@ -85,8 +85,8 @@ mx::array DecodeReplay::forward(
     }
     auto& entry = entries_[key];
     graph = entry.graph;
-    records = !graph && !entry.cannot &&
-        ++entry.num_seen >= seen_before_recording;
+    records =
+        !graph && !entry.cannot && ++entry.num_seen >= seen_before_recording;
   }
   if (graph) {
     if (auto logits = replay(*graph, step)) {
@@ -134,8 +134,8 @@ DecodeReplay::replay(cuda::StepGraph& graph, const StepInput& step) const {
       const bool is_new = room->after &&
           room->after->status() == mx::array::Status::unscheduled &&
           std::ranges::none_of(caches.after, [&](const mx::array& other) {
-               return other.id() == room->after->id();
-             });
+                            return other.id() == room->after->id();
+                          });
       if (is_new) {
         caches.after.push_back(std::move(*room->after));
       }

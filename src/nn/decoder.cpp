@@ -67,7 +67,9 @@ take_rows(const mx::array& x, const std::optional<std::vector<int>>& rows) {
   if (!rows) {
     return x;
   }
-  const auto is_own = [&](const int& row) { return row == &row - rows->data(); };
+  const auto is_own = [&](const int& row) {
+    return row == &row - rows->data();
+  };
   if (static_cast<int>(rows->size()) == x.shape(0) &&
       std::ranges::all_of(*rows, is_own)) {
     return x;

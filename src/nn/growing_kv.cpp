@@ -70,8 +70,8 @@ GrowingKV::append_in_place(const mx::Shape& shape, mx::Dtype dtype) {
     // Doubling keeps the copies of a long text few.
     const int capacity = std::max(
         grown_capacity(offset_ + 1), keys_ ? grown_capacity(2 * offset_) : 0);
-    const auto fresh = mx::zeros(
-        {shape[0], shape[1], capacity - offset_, shape[3]}, dtype);
+    const auto fresh =
+        mx::zeros({shape[0], shape[1], capacity - offset_, shape[3]}, dtype);
     if (offset_ == 0) {
       keys_ = fresh;
       values_ = mx::zeros(fresh.shape(), dtype);

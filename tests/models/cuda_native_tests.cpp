@@ -23,7 +23,8 @@ ModelArgs shape_of(const std::string& type, const std::string& more) {
     "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64,
     "vocab_size": 1000, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6,
     "rope_theta": 10000.0, "tie_word_embeddings": true,
-    "torch_dtype": "bfloat16")" << more << "}";
+    "torch_dtype": "bfloat16")"
+                      << more << "}";
   return parse_model_args(Config::load(path));
 }
 
@@ -51,8 +52,7 @@ class CudaNativeTest : public testing::Test {
     }
   }
 
-  static Model
-  make(const ModelArgs& args, mx::Device device, Kernels kernels) {
+  static Model make(const ModelArgs& args, mx::Device device, Kernels kernels) {
     LoadOptions options;
     options.device = device;
     options.kernels = kernels;
@@ -98,8 +98,8 @@ class CudaNativeTest : public testing::Test {
       cache.trim(2);
     }
     logits.push_back(once(caches[0], 9));
-    logits.push_back(model.forward(
-        {ids({1, 2, 3}), {{.cache = caches[0], .length = 3}}}));
+    logits.push_back(
+        model.forward({ids({1, 2, 3}), {{.cache = caches[0], .length = 3}}}));
     logits.push_back(once(caches[0], 9));
     for (auto& each : logits) {
       each.eval();

@@ -144,8 +144,11 @@ std::vector<Product> products_of(const Model& m, int bits) {
     return PackedLayout{rows, cols, bits, bits == 16 ? 0 : 64, Float::bf16};
   };
   std::vector<Product> all{
-      {"qkv", layout((m.heads + 2 * m.kv_heads) * m.head_dim, m.hidden), true,
-       false, false},
+      {"qkv",
+       layout((m.heads + 2 * m.kv_heads) * m.head_dim, m.hidden),
+       true,
+       false,
+       false},
       {"out", layout(m.hidden, m.heads * m.head_dim), false, true, false},
       {"gate+up", layout(2 * m.intermediate, m.hidden), true, false, true},
       {"down", layout(m.hidden, m.intermediate), false, true, false},
@@ -162,7 +165,8 @@ class Bench {
         cudaStreamCreateWithFlags(&launcher_.stream, cudaStreamNonBlocking),
         "stream");
     launcher_.num_sms = properties.multiProcessorCount;
-    launcher_.shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
+    launcher_.shared_bytes =
+        static_cast<int>(properties.sharedMemPerBlockOptin);
     time_ = Timer{launcher_};
     rate_ = copy_rate(launcher_, time_);
     std::printf("%s, copy %.0f GB/s\n", properties.name, rate_);
@@ -171,7 +175,8 @@ class Bench {
     norm_ = allocate(1 << 20, true);
     normed_ = allocate(std::size_t{64} << 20, false);
     sorting_ = allocate(std::size_t{16} << 20, false);
-    workspace_ = reinterpret_cast<float*>(allocate(std::size_t{256} << 20, false));
+    workspace_ =
+        reinterpret_cast<float*>(allocate(std::size_t{256} << 20, false));
     counters_ = reinterpret_cast<unsigned*>(allocate(1 << 20, false));
     std::vector<float> periods(128, 10000.0F);
     periods_ = reinterpret_cast<float*>(allocate(512, false));
@@ -195,24 +200,33 @@ class Bench {
           std::clamp<std::size_t>(400'000'000 / n_bytes, 2, 100));
       auto* weights =
           allocate(n_bytes * static_cast<std::size_t>(copies), true);
-      const double us = time_(
-                            [&] {
-                              for (int i = 0; i < copies; ++i) {
-                                run(p,
-                                    weights +
-                                        n_bytes * static_cast<std::size_t>(i),
-                                    x_, y_, rows);
-                              }
-                            },
-                            3) /
+      const double us =
+          time_(
+              [&] {
+                for (int i = 0; i < copies; ++i) {
+                  run(p,
+                      weights + n_bytes * static_cast<std::size_t>(i),
+                      x_,
+                      y_,
+                      rows);
+                }
+              },
+              3) /
           copies;
       cudaFree(weights);
       const double gb_s = static_cast<double>(n_bytes) / us * 1e-3;
       std::printf(
           "%-8s %2d bit %-8s [%6d,%6d] x%-2d %s %8.2f us %6.0f GB/s %5.1f%% of "
           "copy\n",
-          m.name.c_str(), bits, p.name.c_str(), p.layout.rows, p.layout.cols,
-          rows, launcher_.overlap ? "overlap" : "plain  ", us, gb_s,
+          m.name.c_str(),
+          bits,
+          p.name.c_str(),
+          p.layout.rows,
+          p.layout.cols,
+          rows,
+          launcher_.overlap ? "overlap" : "plain  ",
+          us,
+          gb_s,
           100 * gb_s / rate_);
     }
   }
@@ -236,7 +250,9 @@ class Bench {
   void attention(const Model& m, int length, int sequences) {
     const auto bytes = kv_bytes(m, length);
     const int copies = static_cast<int>(std::clamp<std::size_t>(
-        400'000'000 / (2 * bytes * static_cast<std::size_t>(sequences)), 2, 50));
+        400'000'000 / (2 * bytes * static_cast<std::size_t>(sequences)),
+        2,
+        50));
     auto* kv = allocate(
         2 * bytes * static_cast<std::size_t>(sequences * copies), true);
     const double us =
@@ -245,9 +261,11 @@ class Bench {
               for (int i = 0; i < copies; ++i) {
                 attend(
                     m,
-                    kv +
-                        2 * bytes * static_cast<std::size_t>(i * sequences),
-                    length, sequences, x_, y_);
+                    kv + 2 * bytes * static_cast<std::size_t>(i * sequences),
+                    length,
+                    sequences,
+                    x_,
+                    y_);
               }
             },
             3) /
@@ -258,8 +276,12 @@ class Bench {
     std::printf(
         "%-8s attention %6d positions x%-2d %s %8.2f us %6.0f GB/s %5.1f%% of "
         "copy\n",
-        m.name.c_str(), length, sequences,
-        launcher_.overlap ? "overlap" : "plain  ", us, read,
+        m.name.c_str(),
+        length,
+        sequences,
+        launcher_.overlap ? "overlap" : "plain  ",
+        us,
+        read,
         100 * read / rate_);
   }
 
@@ -280,8 +302,8 @@ class Bench {
     weights.push_back(allocate(parts[4].layout.n_bytes(), true));
     total += static_cast<double>(parts[4].layout.n_bytes());
     const auto bytes = kv_bytes(m, length);
-    auto* kv = allocate(
-        2 * bytes * static_cast<std::size_t>(rows * m.layers), true);
+    auto* kv =
+        allocate(2 * bytes * static_cast<std::size_t>(rows * m.layers), true);
     const PackedLayout router{128, m.hidden, 16, 0, Float::bf16};
     auto* router_weight = allocate(router.n_bytes(), true);
     // Random weights route all rows alike: the experts are drawn.
@@ -314,17 +336,31 @@ class Bench {
         attend(
             m,
             kv + 2 * bytes * static_cast<std::size_t>(layer * rows),
-            length, rows, qkv, out);
+            length,
+            rows,
+            qkv,
+            out);
         run(parts[1], w[1], out, x, rows);
         if (m.experts == 0) {
           run(parts[2], w[2], x, hidden, rows);
           run(parts[3], w[3], hidden, x, rows);
           continue;
         }
-        run({"router", router, true, false, false}, router_weight, x, hidden,
+        run({"router", router, true, false, false},
+            router_weight,
+            x,
+            hidden,
             rows);
-        route(launcher_, hidden, Float::bf16, rows, m.experts, 8, true, routed,
-              mix);
+        route(
+            launcher_,
+            hidden,
+            Float::bf16,
+            rows,
+            m.experts,
+            8,
+            true,
+            routed,
+            mix);
         GemvArgs args = args_of(parts[2], w[2], x, pairs, rows * 8);
         args.experts = experts;
         args.num_experts = m.experts;
@@ -340,8 +376,8 @@ class Bench {
           args.experts = nullptr;
           run_grouped(args, down, experts, m.experts);
         }
-        weighted_sum(launcher_, x, hidden, mix, Float::bf16, rows, 8, m.hidden,
-                     x);
+        weighted_sum(
+            launcher_, x, hidden, mix, Float::bf16, rows, 8, m.hidden, x);
       }
       run(parts[4], weights.back(), x, qkv, rows);
     };
@@ -349,8 +385,13 @@ class Bench {
     std::printf(
         "STEP %-8s %2d bit, %5d positions, %2d rows, %s %9.1f us = %7.0f "
         "tokens/s, weights at %5.0f GB/s\n",
-        m.name.c_str(), bits, length, rows,
-        launcher_.overlap ? "overlap" : "plain  ", us, rows * 1e6 / us,
+        m.name.c_str(),
+        bits,
+        length,
+        rows,
+        launcher_.overlap ? "overlap" : "plain  ",
+        us,
+        rows * 1e6 / us,
         total / us * 1e-3);
     std::fflush(stdout);
     for (auto* w : weights) {
@@ -366,8 +407,12 @@ class Bench {
         static_cast<std::size_t>(m.head_dim) * 2;
   }
 
-  GemvArgs args_of(const Product& p, const std::uint8_t* weight,
-                   const std::uint8_t* x, std::uint8_t* y, int rows) const {
+  GemvArgs args_of(
+      const Product& p,
+      const std::uint8_t* weight,
+      const std::uint8_t* x,
+      std::uint8_t* y,
+      int rows) const {
     return {
         .layout = p.layout,
         .weight = weight,
@@ -380,8 +425,12 @@ class Bench {
         .gated = p.gated};
   }
 
-  void run(const Product& p, const std::uint8_t* weight, const std::uint8_t* x,
-           std::uint8_t* y, int rows) const {
+  void
+  run(const Product& p,
+      const std::uint8_t* weight,
+      const std::uint8_t* x,
+      std::uint8_t* y,
+      int rows) const {
     GemvArgs args = args_of(p, weight, x, y, rows);
     if (rows <= kMaxGemvRows) {
       gemv(launcher_, args);
@@ -393,16 +442,26 @@ class Bench {
 
   void norm_first(GemvArgs& args, int rows) const {
     if (args.norm != nullptr) {
-      rms_norm(launcher_, args.x, args.norm, 1e-6F, Float::bf16, rows,
-               args.layout.cols, normed_);
+      rms_norm(
+          launcher_,
+          args.x,
+          args.norm,
+          1e-6F,
+          Float::bf16,
+          rows,
+          args.layout.cols,
+          normed_);
       args.x = normed_;
       args.norm = nullptr;
     }
   }
 
   // Products of rows sorted by expert.
-  void run_grouped(GemvArgs gate_up, GemvArgs down,
-                   const std::uint32_t* experts, int num_experts) const {
+  void run_grouped(
+      GemvArgs gate_up,
+      GemvArgs down,
+      const std::uint32_t* experts,
+      int num_experts) const {
     const int pairs = gate_up.num_rows;
     auto* const ints = reinterpret_cast<int*>(sorting_);
     const int tile_rows = expert_tile_rows(pairs, num_experts);
@@ -412,9 +471,16 @@ class Bench {
         .tile_rows = tile_rows,
         .in_rows = ints + 4096,
         .rows_per_x = 8};
-    sort_by_expert(launcher_, experts, pairs, num_experts, tile_rows,
-                   ints + 4096, ints + 1024,
-                   reinterpret_cast<ExpertTile*>(ints + (1 << 20)), ints);
+    sort_by_expert(
+        launcher_,
+        experts,
+        pairs,
+        num_experts,
+        tile_rows,
+        ints + 4096,
+        ints + 1024,
+        reinterpret_cast<ExpertTile*>(ints + (1 << 20)),
+        ints);
     norm_first(gate_up, pairs / 8);
     grouped_gemm(launcher_, gate_up, rows);
     rows.in_rows = nullptr;
@@ -422,8 +488,13 @@ class Bench {
     grouped_gemm(launcher_, down, rows);
   }
 
-  void attend(const Model& m, std::uint8_t* kv, int length, int rows,
-              const std::uint8_t* qkv, std::uint8_t* out) const {
+  void attend(
+      const Model& m,
+      std::uint8_t* kv,
+      int length,
+      int rows,
+      const std::uint8_t* qkv,
+      std::uint8_t* out) const {
     const auto bytes = kv_bytes(m, length);
     std::vector<DecodeSequence> sequences;
     for (int i = 0; i < rows; ++i) {

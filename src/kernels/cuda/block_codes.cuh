@@ -13,7 +13,8 @@ __device__ __forceinline__ unsigned nibbles(unsigned word, int i) {
   unsigned pair; // (word >> 4 i & mask) | offset, as one operation
   asm("lop3.b32 %0, %1, %2, %3, 0xea;"
       : "=r"(pair)
-      : "r"(word >> (4 * i)), "r"(0x000f000fU),
+      : "r"(word >> (4 * i)),
+        "r"(0x000f000fU),
         "r"(Half ? 0x64006400U : 0x43004300U));
   return pair;
 }
@@ -24,11 +25,11 @@ __device__ __forceinline__ unsigned bytes(unsigned word, int i) {
   if constexpr (Half) {
     return __byte_perm(word, 0x64646464U, i == 0 ? 0x4140 : 0x4342);
   }
-  const float a = __uint_as_float(__byte_perm(word, 0x4b000000U,
-                                              i == 0 ? 0x7540 : 0x7542)) -
+  const float a = __uint_as_float(__byte_perm(
+                      word, 0x4b000000U, i == 0 ? 0x7540 : 0x7542)) -
       8388608.0F;
-  const float b = __uint_as_float(__byte_perm(word, 0x4b000000U,
-                                              i == 0 ? 0x7541 : 0x7543)) -
+  const float b = __uint_as_float(__byte_perm(
+                      word, 0x4b000000U, i == 0 ? 0x7541 : 0x7543)) -
       8388608.0F;
   return __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x7632);
 }
@@ -49,8 +50,8 @@ struct Codes {
     }
   }
 
-  __device__ __forceinline__ void operands(int quarter,
-                                           unsigned (&pairs)[4]) const {
+  __device__ __forceinline__ void
+  operands(int quarter, unsigned (&pairs)[4]) const {
     if constexpr (Bits == 4) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -74,9 +75,11 @@ struct Codes {
 
 // The operands of one quarter alone, of codes of 8 bits or elements.
 template <int Bits, bool Half>
-__device__ __forceinline__ void quarter_operands(const char* block, int lane,
-                                                 int quarter,
-                                                 unsigned (&pairs)[4]) {
+__device__ __forceinline__ void quarter_operands(
+    const char* block,
+    int lane,
+    int quarter,
+    unsigned (&pairs)[4]) {
   if constexpr (Bits == 8) {
     const uint2 words = *reinterpret_cast<const uint2*>(
         block + quarter / 2 * 512 + lane * 16 + quarter % 2 * 8);

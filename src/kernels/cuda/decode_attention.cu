@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kTile = 16; // positions a warp takes at once
+constexpr int kTile = 16;  // positions a warp takes at once
 constexpr int kHeads = 16; // rows of a product
 constexpr int kMaxSplits = 32;
 constexpr int kMinSplit = kWarps * kTile;
@@ -87,9 +87,14 @@ __device__ __forceinline__ void from_float(float x, __half& out) {
 }
 
 template <class T>
-__device__ __forceinline__ void product(float (&c)[4], unsigned a0, unsigned a1,
-                                        unsigned a2, unsigned a3, unsigned b0,
-                                        unsigned b1) {
+__device__ __forceinline__ void product(
+    float (&c)[4],
+    unsigned a0,
+    unsigned a1,
+    unsigned a2,
+    unsigned a3,
+    unsigned b0,
+    unsigned b1) {
   if constexpr (std::is_same_v<T, __half>) {
     multiply_add_half(c, a0, a1, a2, a3, b0, b1);
   } else {
@@ -100,9 +105,14 @@ __device__ __forceinline__ void product(float (&c)[4], unsigned a0, unsigned a1,
 // A head of the new position by one warp: norm, then rotation, to shared or
 // global memory.
 template <class T, int D>
-__device__ __forceinline__ void
-prepare_head(const T* from, const T* norm, float eps, const float* periods,
-             int position, int lane, T* to) {
+__device__ __forceinline__ void prepare_head(
+    const T* from,
+    const T* norm,
+    float eps,
+    const float* periods,
+    int position,
+    int lane,
+    T* to) {
   constexpr int kEach = D / 32;
   float v[kEach];
   float squares = 0;
@@ -132,8 +142,8 @@ prepare_head(const T* from, const T* norm, float eps, const float* periods,
   }
 }
 
-__device__ __forceinline__ void add_scaled(float4& sum, float factor,
-                                           float4 value) {
+__device__ __forceinline__ void
+add_scaled(float4& sum, float factor, float4 value) {
   sum.x += factor * value.x;
   sum.y += factor * value.y;
   sum.z += factor * value.z;
@@ -142,9 +152,9 @@ __device__ __forceinline__ void add_scaled(float4& sum, float factor,
 
 template <class T>
 __device__ __forceinline__ void store_four(float4 v, float factor, T* to) {
-  *reinterpret_cast<uint2*>(to) =
-      make_uint2(pack_two(T(), v.x * factor, v.y * factor),
-                 pack_two(T(), v.z * factor, v.w * factor));
+  *reinterpret_cast<uint2*>(to) = make_uint2(
+      pack_two(T(), v.x * factor, v.y * factor),
+      pack_two(T(), v.z * factor, v.w * factor));
 }
 
 // Elements between values in shared memory, padded against bank conflicts.
@@ -162,9 +172,11 @@ constexpr std::size_t shared_bytes() {
 }
 
 template <class T, int D, class Sequences>
-__global__ void __launch_bounds__(kThreads)
-    decode_kernel(const DecodeAttentionArgs args, const Sequences sequences,
-                  int first_sequence, int max_splits) {
+__global__ void __launch_bounds__(kThreads) decode_kernel(
+    const DecodeAttentionArgs args,
+    const Sequences sequences,
+    int first_sequence,
+    int max_splits) {
   constexpr int kChunks = D / 32;
   constexpr int kValueRow = value_row<D>;
   extern __shared__ __align__(16) char shared[];
@@ -186,8 +198,7 @@ __global__ void __launch_bounds__(kThreads)
   const DecodeSequence sequence =
       sequences.get(static_cast<int>(blockIdx.z), row);
   const int position = sequence.offset;
-  const int oldest =
-      args.window > 0 ? max(0, position + 1 - args.window) : 0;
+  const int oldest = args.window > 0 ? max(0, position + 1 - args.window) : 0;
   const int length = position + 1 - oldest;
   const int size = split_size(length);
   const int splits = (length + size - 1) / size;
@@ -210,19 +221,28 @@ __global__ void __launch_bounds__(kThreads)
   // Rows beyond the group stay as they are: rows of a product know nothing of
   // each other.
   for (int head = warp; head < group; head += kWarps) {
-    prepare_head<T, D>(qkv + (kv_head * group + head) * D,
-                       static_cast<const T*>(args.q_norm), args.norm_eps,
-                       args.periods, position, lane, queries + head * D);
+    prepare_head<T, D>(
+        qkv + (kv_head * group + head) * D,
+        static_cast<const T*>(args.q_norm),
+        args.norm_eps,
+        args.periods,
+        position,
+        lane,
+        queries + head * D);
   }
   if (end == position + 1) {
     const std::size_t at = static_cast<std::size_t>(position) * D;
     if (warp == kWarps - 1) {
-      prepare_head<T, D>(qkv + (n_heads + kv_head) * D,
-                         static_cast<const T*>(args.k_norm), args.norm_eps,
-                         args.periods, position, lane, keys + at);
+      prepare_head<T, D>(
+          qkv + (n_heads + kv_head) * D,
+          static_cast<const T*>(args.k_norm),
+          args.norm_eps,
+          args.periods,
+          position,
+          lane,
+          keys + at);
     } else if (warp == 0) {
-      const T* const from =
-          qkv + (n_heads + args.num_kv_heads + kv_head) * D;
+      const T* const from = qkv + (n_heads + args.num_kv_heads + kv_head) * D;
       for (int d = lane; d < D; d += 32) {
         values[at + static_cast<std::size_t>(d)] = from[d];
       }
@@ -252,8 +272,9 @@ __global__ void __launch_bounds__(kThreads)
     // Positions past the end are read as the last one, and their weights are 0.
     for (int i = lane; i < kTile * (D / 8); i += 32) {
       const int p = min(base + i / (D / 8), end - 1);
-      copy_async(tile + i / (D / 8) * kValueRow + i % (D / 8) * 8,
-                 values + static_cast<std::size_t>(p) * D + i % (D / 8) * 8);
+      copy_async(
+          tile + i / (D / 8) * kValueRow + i % (D / 8) * 8,
+          values + static_cast<std::size_t>(p) * D + i % (D / 8) * 8);
     }
     commit_copies();
     float score[2][4] = {};
@@ -268,10 +289,22 @@ __global__ void __launch_bounds__(kThreads)
       }
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
-        product<T>(score[j], q_low[c].x, q_high[c].x, q_low[c].y, q_high[c].y,
-                   k[c].x, k[c].y);
-        product<T>(score[j], q_low[c].z, q_high[c].z, q_low[c].w, q_high[c].w,
-                   k[c].z, k[c].w);
+        product<T>(
+            score[j],
+            q_low[c].x,
+            q_high[c].x,
+            q_low[c].y,
+            q_high[c].y,
+            k[c].x,
+            k[c].y);
+        product<T>(
+            score[j],
+            q_low[c].z,
+            q_high[c].z,
+            q_low[c].w,
+            q_high[c].w,
+            k[c].z,
+            k[c].w);
       }
     }
     unsigned weights[4]; // rows g and g + 8 of tiles 0 and 1
@@ -320,10 +353,22 @@ __global__ void __launch_bounds__(kThreads)
           : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
           : "r"(address)
           : "memory");
-      product<T>(out[n * 2], weights[0], weights[1], weights[2], weights[3],
-                 v[0], v[1]);
-      product<T>(out[n * 2 + 1], weights[0], weights[1], weights[2], weights[3],
-                 v[2], v[3]);
+      product<T>(
+          out[n * 2],
+          weights[0],
+          weights[1],
+          weights[2],
+          weights[3],
+          v[0],
+          v[1]);
+      product<T>(
+          out[n * 2 + 1],
+          weights[0],
+          weights[1],
+          weights[2],
+          weights[3],
+          v[2],
+          v[3]);
     }
     __syncwarp();
   }
@@ -389,8 +434,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   __threadfence();
   __syncthreads();
-  unsigned* const counter =
-      args.counters + row * args.num_kv_heads + kv_head;
+  unsigned* const counter = args.counters + row * args.num_kv_heads + kv_head;
   if (tid == 0) {
     arrived = atomicAdd(counter, 1U);
   }
@@ -423,9 +467,11 @@ __global__ void __launch_bounds__(kThreads)
     float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 8
     for (int s = 0; s < splits; ++s) {
-      add_scaled(sum, factors[head * kMaxSplits + s],
-                 __ldcg(reinterpret_cast<const float4*>(
-                     workspace + (s * group + head) * (D + 4) + d)));
+      add_scaled(
+          sum,
+          factors[head * kMaxSplits + s],
+          __ldcg(reinterpret_cast<const float4*>(
+              workspace + (s * group + head) * (D + 4) + d)));
     }
     store_four(sum, 1.0F, result + head * D + d);
   }
@@ -434,8 +480,9 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-int most_splits(const DecodeAttentionArgs& args,
-                std::span<const DecodeSequence> sequences) {
+int most_splits(
+    const DecodeAttentionArgs& args,
+    std::span<const DecodeSequence> sequences) {
   int most = 1;
   for (const auto& sequence : sequences) {
     int length = sequence.offset + 1;
@@ -448,39 +495,61 @@ int most_splits(const DecodeAttentionArgs& args,
 }
 
 template <class T, int D>
-void start(const Launcher& launcher, const DecodeAttentionArgs& args,
-           std::span<const DecodeSequence> sequences) {
+void start(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    std::span<const DecodeSequence> sequences) {
   const int splits = most_splits(args, sequences);
   for (std::size_t first = 0; first < sequences.size();
        first += kSequencesPerLaunch) {
     Given some{};
-    const auto count = std::min<std::size_t>(kSequencesPerLaunch,
-                                             sequences.size() - first);
-    std::copy_n(sequences.begin() + static_cast<std::ptrdiff_t>(first), count,
-                some.at);
-    launch(launcher, "attention", decode_kernel<T, D, Given>,
-           dim3(static_cast<unsigned>(splits),
-                static_cast<unsigned>(args.num_kv_heads),
-                static_cast<unsigned>(count)),
-           kThreads, shared_bytes<D>(), args, some, static_cast<int>(first),
-           splits);
+    const auto count =
+        std::min<std::size_t>(kSequencesPerLaunch, sequences.size() - first);
+    std::copy_n(
+        sequences.begin() + static_cast<std::ptrdiff_t>(first), count, some.at);
+    launch(
+        launcher,
+        "attention",
+        decode_kernel<T, D, Given>,
+        dim3(
+            static_cast<unsigned>(splits),
+            static_cast<unsigned>(args.num_kv_heads),
+            static_cast<unsigned>(count)),
+        kThreads,
+        shared_bytes<D>(),
+        args,
+        some,
+        static_cast<int>(first),
+        splits);
   }
 }
 
 template <class T, int D>
-void start(const Launcher& launcher, const DecodeAttentionArgs& args,
-           const DecodeTable& table) {
-  launch(launcher, "attention", decode_kernel<T, D, Listed>,
-         dim3(static_cast<unsigned>(table.max_splits),
-              static_cast<unsigned>(args.num_kv_heads),
-              static_cast<unsigned>(table.count)),
-         kThreads, shared_bytes<D>(), args,
-         Listed{table.sequences, table.offsets}, 0, table.max_splits);
+void start(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    const DecodeTable& table) {
+  launch(
+      launcher,
+      "attention",
+      decode_kernel<T, D, Listed>,
+      dim3(
+          static_cast<unsigned>(table.max_splits),
+          static_cast<unsigned>(args.num_kv_heads),
+          static_cast<unsigned>(table.count)),
+      kThreads,
+      shared_bytes<D>(),
+      args,
+      Listed{table.sequences, table.offsets},
+      0,
+      table.max_splits);
 }
 
 template <class Sequences>
-void start_any(const Launcher& launcher, const DecodeAttentionArgs& args,
-               const Sequences& sequences) {
+void start_any(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    const Sequences& sequences) {
   const auto with_type = [&]<class T>(T) {
     return args.head_dim == 64 ? start<T, 64>(launcher, args, sequences)
                                : start<T, 128>(launcher, args, sequences);
@@ -491,8 +560,11 @@ void start_any(const Launcher& launcher, const DecodeAttentionArgs& args,
 
 } // namespace
 
-bool supports_decode(Float type, int num_heads, int num_kv_heads,
-                     int head_dim) {
+bool supports_decode(
+    Float type,
+    int num_heads,
+    int num_kv_heads,
+    int head_dim) {
   return type != Float::f32 && (head_dim == 64 || head_dim == 128) &&
       num_kv_heads > 0 && num_heads % num_kv_heads == 0 &&
       num_heads / num_kv_heads <= kHeads;
@@ -503,27 +575,32 @@ int splits_of(int length) {
   return (length + size - 1) / size;
 }
 
-std::size_t decode_workspace(const DecodeAttentionArgs& args, int count,
-                             int max_splits) {
+std::size_t
+decode_workspace(const DecodeAttentionArgs& args, int count, int max_splits) {
   return static_cast<std::size_t>(count) *
       static_cast<std::size_t>(args.num_heads) *
       static_cast<std::size_t>(max_splits) *
       static_cast<std::size_t>(args.head_dim + 4);
 }
 
-std::size_t decode_workspace(const DecodeAttentionArgs& args,
-                             std::span<const DecodeSequence> sequences) {
-  return decode_workspace(args, static_cast<int>(sequences.size()),
-                          most_splits(args, sequences));
+std::size_t decode_workspace(
+    const DecodeAttentionArgs& args,
+    std::span<const DecodeSequence> sequences) {
+  return decode_workspace(
+      args, static_cast<int>(sequences.size()), most_splits(args, sequences));
 }
 
-void decode_attention(const Launcher& launcher, const DecodeAttentionArgs& args,
-                      std::span<const DecodeSequence> sequences) {
+void decode_attention(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    std::span<const DecodeSequence> sequences) {
   start_any(launcher, args, sequences);
 }
 
-void decode_attention(const Launcher& launcher, const DecodeAttentionArgs& args,
-                      const DecodeTable& table) {
+void decode_attention(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    const DecodeTable& table) {
   start_any(launcher, args, table);
 }
 

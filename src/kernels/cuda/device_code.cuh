@@ -70,8 +70,8 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
   return *reinterpret_cast<const unsigned*>(&pair);
 }
 
-__device__ __forceinline__ float load_float(const void* data, Float type,
-                                            std::size_t idx) {
+__device__ __forceinline__ float
+load_float(const void* data, Float type, std::size_t idx) {
   switch (type) {
   case Float::bf16:
     return __bfloat162float(static_cast<const __nv_bfloat16*>(data)[idx]);
@@ -82,8 +82,8 @@ __device__ __forceinline__ float load_float(const void* data, Float type,
   }
 }
 
-__device__ __forceinline__ void store_float(void* data, Float type,
-                                            std::size_t idx, float value) {
+__device__ __forceinline__ void
+store_float(void* data, Float type, std::size_t idx, float value) {
   switch (type) {
   case Float::bf16:
     static_cast<__nv_bfloat16*>(data)[idx] = __float2bfloat16(value);
@@ -97,8 +97,8 @@ __device__ __forceinline__ void store_float(void* data, Float type,
 }
 
 // Eight neighbours at `idx`, a multiple of 8.
-__device__ __forceinline__ void load_eight(const void* data, Float type,
-                                           std::size_t idx, float (&out)[8]) {
+__device__ __forceinline__ void
+load_eight(const void* data, Float type, std::size_t idx, float (&out)[8]) {
   if (type == Float::f32) {
     const auto* from = static_cast<const float4*>(data) + idx / 4;
     const float4 a = from[0];
@@ -118,21 +118,28 @@ __device__ __forceinline__ void load_eight(const void* data, Float type,
 }
 
 // c += a b for a 16 x 16 in rows and b 16 x 8 in columns, sums in float32.
-__device__ __forceinline__ void multiply_add(float (&c)[4], unsigned a0,
-                                             unsigned a1, unsigned a2,
-                                             unsigned a3, unsigned b0,
-                                             unsigned b1) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+__device__ __forceinline__ void multiply_add(
+    float (&c)[4],
+    unsigned a0,
+    unsigned a1,
+    unsigned a2,
+    unsigned a3,
+    unsigned b0,
+    unsigned b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-__device__ __forceinline__ void multiply_add_half(float (&c)[4], unsigned a0,
-                                                  unsigned a1, unsigned a2,
-                                                  unsigned a3, unsigned b0,
-                                                  unsigned b1) {
+__device__ __forceinline__ void multiply_add_half(
+    float (&c)[4],
+    unsigned a0,
+    unsigned a1,
+    unsigned a2,
+    unsigned a3,
+    unsigned b0,
+    unsigned b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])

@@ -34,8 +34,10 @@ __global__ void __launch_bounds__(32) route_kernel(const RouteArgs args) {
   for (int i = 0; i < kMaxPerLane; ++i) {
     const int expert = i * 32 + lane;
     values[i] = expert < args.num_experts
-        ? load_float(args.logits, args.type,
-                     row * E + static_cast<std::size_t>(expert))
+        ? load_float(
+              args.logits,
+              args.type,
+              row * E + static_cast<std::size_t>(expert))
         : -INFINITY;
     greatest = fmaxf(greatest, values[i]);
   }
@@ -247,8 +249,7 @@ __global__ void __launch_bounds__(256) norm_kernel(const NormArgs args) {
   for (const float of_warp : squares) {
     total += of_warp;
   }
-  const float factor =
-      rsqrtf(total / static_cast<float>(args.cols) + args.eps);
+  const float factor = rsqrtf(total / static_cast<float>(args.cols) + args.eps);
   float weight[8];
   for (std::size_t i = static_cast<std::size_t>(tid) * 8; i < cols;
        i += 256 * 8) {
@@ -256,8 +257,11 @@ __global__ void __launch_bounds__(256) norm_kernel(const NormArgs args) {
     load_eight(args.weight, args.type, i, weight);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
-      store_float(args.out, args.type, first + i + static_cast<std::size_t>(j),
-                  v[j] * factor * weight[j]);
+      store_float(
+          args.out,
+          args.type,
+          first + i + static_cast<std::size_t>(j),
+          v[j] * factor * weight[j]);
     }
   }
 }
@@ -273,39 +277,94 @@ int max_expert_tiles(int num_pairs, int num_experts, int tile_rows) {
   return num_pairs / tile_rows + std::min(num_experts, num_pairs);
 }
 
-void sort_by_expert(const Launcher& launcher, const std::uint32_t* experts,
-                    int num_pairs, int num_experts, int tile_rows, int* sorted,
-                    int* counts, ExpertTile* tiles, int* num_tiles) {
+void sort_by_expert(
+    const Launcher& launcher,
+    const std::uint32_t* experts,
+    int num_pairs,
+    int num_experts,
+    int tile_rows,
+    int* sorted,
+    int* counts,
+    ExpertTile* tiles,
+    int* num_tiles) {
   if (num_experts > kSortThreads) {
     throw Error("CUDA: more than 1024 experts");
   }
-  launch(launcher, "sort_by_expert", sort_kernel,
-         dim3(static_cast<unsigned>(num_experts)), kSortThreads, 0,
-         SortArgs{experts, num_pairs, sorted, counts});
-  launch(launcher, "expert_tiles", tile_kernel, dim3(1), kSortThreads, 0,
-         TileArgs{counts, num_experts, tile_rows, tiles, num_tiles});
+  launch(
+      launcher,
+      "sort_by_expert",
+      sort_kernel,
+      dim3(static_cast<unsigned>(num_experts)),
+      kSortThreads,
+      0,
+      SortArgs{experts, num_pairs, sorted, counts});
+  launch(
+      launcher,
+      "expert_tiles",
+      tile_kernel,
+      dim3(1),
+      kSortThreads,
+      0,
+      TileArgs{counts, num_experts, tile_rows, tiles, num_tiles});
 }
 
-void rms_norm(const Launcher& launcher, const void* x, const void* weight,
-              float eps, Float type, int n, int cols, void* out) {
-  launch(launcher, "rms_norm", norm_kernel, dim3(static_cast<unsigned>(n)), 256,
-         0, NormArgs{x, weight, eps, type, cols, out});
+void rms_norm(
+    const Launcher& launcher,
+    const void* x,
+    const void* weight,
+    float eps,
+    Float type,
+    int n,
+    int cols,
+    void* out) {
+  launch(
+      launcher,
+      "rms_norm",
+      norm_kernel,
+      dim3(static_cast<unsigned>(n)),
+      256,
+      0,
+      NormArgs{x, weight, eps, type, cols, out});
 }
 
-void route(const Launcher& launcher, const void* logits, Float type, int n,
-           int num_experts, int k, bool normalize, std::uint32_t* experts,
-           float* weights) {
-  launch(launcher, "route", route_kernel, dim3(static_cast<unsigned>(n)), 32, 0,
-         RouteArgs{logits, type, num_experts, k, normalize, experts, weights});
+void route(
+    const Launcher& launcher,
+    const void* logits,
+    Float type,
+    int n,
+    int num_experts,
+    int k,
+    bool normalize,
+    std::uint32_t* experts,
+    float* weights) {
+  launch(
+      launcher,
+      "route",
+      route_kernel,
+      dim3(static_cast<unsigned>(n)),
+      32,
+      0,
+      RouteArgs{logits, type, num_experts, k, normalize, experts, weights});
 }
 
-void weighted_sum(const Launcher& launcher, const void* residual,
-                  const void* parts, const float* weights, Float type, int n,
-                  int k, int cols, void* out) {
-  launch(launcher, "weighted_sum", weighted_sum_kernel,
-         dim3(static_cast<unsigned>((cols + 255) / 256),
-              static_cast<unsigned>(n)),
-         256, 0, SumArgs{residual, parts, weights, type, k, cols, out});
+void weighted_sum(
+    const Launcher& launcher,
+    const void* residual,
+    const void* parts,
+    const float* weights,
+    Float type,
+    int n,
+    int k,
+    int cols,
+    void* out) {
+  launch(
+      launcher,
+      "weighted_sum",
+      weighted_sum_kernel,
+      dim3(static_cast<unsigned>((cols + 255) / 256), static_cast<unsigned>(n)),
+      256,
+      0,
+      SumArgs{residual, parts, weights, type, k, cols, out});
 }
 
 } // namespace qwen3_mlx::cuda

@@ -27,7 +27,9 @@ constexpr int kPadding = 32;
 
 // Blocks that a warp fetches ahead.
 template <int Bits>
-inline constexpr int stages_of = Bits == 4 ? 6 : Bits == 8 ? 4 : 3;
+inline constexpr int stages_of = Bits == 4 ? 6
+    : Bits == 8                            ? 4
+                                           : 3;
 
 // How x becomes operands.
 enum class Operands {
@@ -58,9 +60,14 @@ __device__ __forceinline__ unsigned pack_operands(float low, float high) {
 }
 
 template <bool Half>
-__device__ __forceinline__ void product(float (&c)[4], unsigned a0, unsigned a1,
-                                        unsigned a2, unsigned a3, unsigned b0,
-                                        unsigned b1) {
+__device__ __forceinline__ void product(
+    float (&c)[4],
+    unsigned a0,
+    unsigned a1,
+    unsigned a2,
+    unsigned a3,
+    unsigned b0,
+    unsigned b1) {
   if constexpr (Half) {
     multiply_add_half(c, a0, a1, a2, a3, b0, b1);
   } else {
@@ -107,14 +114,16 @@ __global__ void __launch_bounds__(kThreads, 1)
       reinterpret_cast<float*>(xs + copies * M * row_length);
   const int num_groups = Group == 0 ? 0 : K / Group;
   float* const squares = group_sums + M * num_groups; // [M][kWarps]
-  float* const partial = squares + M * kWarps; // [kWarps][slots][M][8]
+  float* const partial = squares + M * kWarps;        // [kWarps][slots][M][8]
 
   // The rows of blocks that are this block's, numbered 0 .. count - 1; gated
   // ones are a row of the first half and one of the second in turn.
-  const int unit_begin = part(shape.units, static_cast<int>(blockIdx.x),
-                              static_cast<int>(gridDim.x));
-  const int unit_end = part(shape.units, static_cast<int>(blockIdx.x) + 1,
-                            static_cast<int>(gridDim.x));
+  const int unit_begin = part(
+      shape.units, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+  const int unit_end = part(
+      shape.units,
+      static_cast<int>(blockIdx.x) + 1,
+      static_cast<int>(gridDim.x));
   const int per_unit = args.gated ? 2 : 1;
   const int count = (unit_end - unit_begin) * per_unit;
   const int total = count * col_blocks;
@@ -143,9 +152,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   int fetch_own = begin / col_blocks;
   int fetch_col = begin - fetch_own * col_blocks;
   const auto row_of = [&](int own) {
-    const int row = args.gated
-        ? unit_begin + own / 2 + own % 2 * shape.units
-        : unit_begin + own;
+    const int row = args.gated ? unit_begin + own / 2 + own % 2 * shape.units
+                               : unit_begin + own;
     return weight + static_cast<std::size_t>(row) * args.layout.row_bytes();
   };
   const char* fetch_from = row_of(fetch_own) +
@@ -172,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     fetch(stage);
   }
   let_next_start();
-  const auto load_chunk = [&](const void* from, int i, float (&to)[8]) {
+  const auto load_chunk = [&](const void* from, int i, float(&to)[8]) {
     if (i * 8 < args.layout.cols) {
       load_eight(from, args.type, static_cast<std::size_t>(i) * 8, to);
     } else {
@@ -217,8 +225,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       for (int w = 0; w < kWarps; ++w) {
         sum += squares[m * kWarps + w];
       }
-      factor = rsqrtf(sum / static_cast<float>(args.layout.cols) +
-                      args.norm_eps);
+      factor =
+          rsqrtf(sum / static_cast<float>(args.layout.cols) + args.norm_eps);
     }
     for (int i = tid; i < padded_chunks; i += kThreads) {
       if (!kept) {
@@ -249,8 +257,9 @@ __global__ void __launch_bounds__(kThreads, 1)
         unsigned rest[4];
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          rest[j] = pack_bf16(v[2 * j] - low_bf16(pairs[j]),
-                              v[2 * j + 1] - high_bf16(pairs[j]));
+          rest[j] = pack_bf16(
+              v[2 * j] - low_bf16(pairs[j]),
+              v[2 * j + 1] - high_bf16(pairs[j]));
         }
         if (i < chunks) {
           *reinterpret_cast<uint4*>(xs + (M + m) * row_length + i * 8) =
@@ -272,8 +281,8 @@ __global__ void __launch_bounds__(kThreads, 1)
             v[2 * j + 1] = high_half(pairs[j]);
           }
         }
-        float sum = ((v[0] + v[1]) + (v[2] + v[3])) +
-            ((v[4] + v[5]) + (v[6] + v[7]));
+        float sum =
+            ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
 #pragma unroll
         for (int offset = 1; offset < Group / 8; offset *= 2) {
           sum += __shfl_xor_sync(0xffffffffU, sum, offset);
@@ -383,9 +392,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       if (own >= first_own[w] && own <= last_own[w]) {
-        sum += partial[((w * shape.slots + own - first_own[w]) * M + m) *
-                           kBlockRows +
-                       row % kBlockRows];
+        sum += partial
+            [((w * shape.slots + own - first_own[w]) * M + m) * kBlockRows +
+             row % kBlockRows];
       }
     }
     return sum;
@@ -404,17 +413,17 @@ __global__ void __launch_bounds__(kThreads, 1)
       float gate = finish(m, own);
       float up = finish(m, own + kBlockRows);
       if (args.bias != nullptr) {
-        gate += load_float(args.bias, args.type,
-                           static_cast<std::size_t>(out_col));
-        up += load_float(args.bias, args.type,
-                         static_cast<std::size_t>(out_cols + out_col));
+        gate +=
+            load_float(args.bias, args.type, static_cast<std::size_t>(out_col));
+        up += load_float(
+            args.bias, args.type, static_cast<std::size_t>(out_cols + out_col));
       }
       value = gate / (1.0F + __expf(-gate)) * up;
     } else {
       value = finish(m, r);
       if (args.bias != nullptr) {
-        value += load_float(args.bias, args.type,
-                            static_cast<std::size_t>(out_col));
+        value +=
+            load_float(args.bias, args.type, static_cast<std::size_t>(out_col));
       }
     }
     const std::size_t at =
@@ -429,21 +438,32 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 Operands operands_of(const GemvArgs& args) {
   if (args.layout.is_plain()) { // these are operands as they are
-    return args.layout.type == Float::f16 ? Operands::half
+    return args.layout.type == Float::f16                  ? Operands::half
         : args.norm != nullptr || args.type != Float::bf16 ? Operands::split
                                                            : Operands::bf16;
   }
-  return args.type == Float::f32                           ? Operands::split
+  return args.type == Float::f32                        ? Operands::split
       : args.norm != nullptr || args.type == Float::f16 ? Operands::half
-                                                           : Operands::bf16;
+                                                        : Operands::bf16;
 }
 
 template <int Bits, int Group>
-void start(const Launcher& launcher, const GemvArgs& args, Shape shape,
-           dim3 grid, std::size_t shared_bytes) {
+void start(
+    const Launcher& launcher,
+    const GemvArgs& args,
+    Shape shape,
+    dim3 grid,
+    std::size_t shared_bytes) {
   const auto with = [&]<Operands Form, Float Scales>() {
-    launch(launcher, gemv_name, gemv_kernel<Bits, Group, Form, Scales>, grid,
-           kThreads, shared_bytes, args, shape);
+    launch(
+        launcher,
+        gemv_name,
+        gemv_kernel<Bits, Group, Form, Scales>,
+        grid,
+        kThreads,
+        shared_bytes,
+        args,
+        shape);
   };
   const auto with_form = [&]<Operands Form>() {
     args.layout.type == Float::f16
@@ -460,8 +480,12 @@ void start(const Launcher& launcher, const GemvArgs& args, Shape shape,
   }
 }
 
-void start_one(const Launcher& launcher, const GemvArgs& args, Shape shape,
-               dim3 grid, std::size_t shared_bytes) {
+void start_one(
+    const Launcher& launcher,
+    const GemvArgs& args,
+    Shape shape,
+    dim3 grid,
+    std::size_t shared_bytes) {
   const auto& layout = args.layout;
   const auto with_bits = [&]<int Bits>() {
     switch (layout.group) {
@@ -492,13 +516,13 @@ void gemv(const Launcher& launcher, GemvArgs args) {
   const int pairs = args.experts == nullptr ? 1 : args.num_rows;
   const int blocks =
       std::clamp(launcher.num_sms / pairs, 1, std::max(1, units));
-  const int per_block =
-      (units + blocks - 1) / blocks * (args.gated ? 2 : 1) * layout.col_blocks();
+  const int per_block = (units + blocks - 1) / blocks * (args.gated ? 2 : 1) *
+      layout.col_blocks();
   const int slots =
       ((per_block + kWarps - 1) / kWarps) / layout.col_blocks() + 2;
   const int stages = layout.bits == 4 ? stages_of<4>
-      : layout.bits == 8               ? stages_of<8>
-                                       : stages_of<16>;
+      : layout.bits == 8              ? stages_of<8>
+                                      : stages_of<16>;
   const auto bytes_of = [&](int rows) {
     const std::size_t x_bytes = static_cast<std::size_t>(rows) *
         static_cast<std::size_t>(layout.padded_cols() + kPadding) *
@@ -512,18 +536,19 @@ void gemv(const Launcher& launcher, GemvArgs args) {
         (groups + kWarps +
          static_cast<std::size_t>(kWarps * slots * kBlockRows));
   };
-  int rows = args.experts == nullptr ? std::min(args.num_rows, kMaxGemvRows) : 1;
+  int rows =
+      args.experts == nullptr ? std::min(args.num_rows, kMaxGemvRows) : 1;
   const auto limit = static_cast<std::size_t>(launcher.shared_bytes);
   while (rows > 1 && bytes_of(rows) > limit) {
     --rows;
   }
   if (bytes_of(rows) > limit) {
-    throw Error("CUDA: gemv: a row of " + std::to_string(layout.cols) +
-                " elements does not fit into shared memory");
+    throw Error(
+        "CUDA: gemv: a row of " + std::to_string(layout.cols) +
+        " elements does not fit into shared memory");
   }
   const auto advance = [](const void* data, std::size_t bytes) {
-    return data == nullptr ? nullptr
-                           : static_cast<const char*>(data) + bytes;
+    return data == nullptr ? nullptr : static_cast<const char*>(data) + bytes;
   };
   const auto x_bytes =
       static_cast<std::size_t>(layout.cols) * size_of(args.type);
@@ -534,15 +559,18 @@ void gemv(const Launcher& launcher, GemvArgs args) {
        left -= rows) {
     const int now = std::min(rows, left);
     const Shape shape{units, now, slots};
-    start_one(launcher, args, shape,
-              dim3(static_cast<unsigned>(blocks),
-                   static_cast<unsigned>(pairs)),
-              // Two blocks of one kernel must not meet on a multiprocessor while
-              // others stand empty: where kernels overlap, the next one's
-              // blocks go wherever there is room.
-              std::max(bytes_of(now), launcher.overlap ? limit / 2 + 1024 : 0));
+    start_one(
+        launcher,
+        args,
+        shape,
+        dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(pairs)),
+        // Two blocks of one kernel must not meet on a multiprocessor while
+        // others stand empty: where kernels overlap, the next one's
+        // blocks go wherever there is room.
+        std::max(bytes_of(now), launcher.overlap ? limit / 2 + 1024 : 0));
     args.x = advance(args.x, x_bytes * static_cast<std::size_t>(now));
-    args.y = static_cast<char*>(args.y) + y_bytes * static_cast<std::size_t>(now);
+    args.y =
+        static_cast<char*>(args.y) + y_bytes * static_cast<std::size_t>(now);
     args.residual =
         advance(args.residual, y_bytes * static_cast<std::size_t>(now));
   }

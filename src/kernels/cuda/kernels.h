@@ -73,8 +73,8 @@ struct GemvArgs {
   const void* weight = nullptr;
   const void* x = nullptr;
   void* y = nullptr;
-  Float type = Float::bf16; ///< Of x, y, norm, bias and residual.
-  int num_rows = 1;         ///< n
+  Float type = Float::bf16;   ///< Of x, y, norm, bias and residual.
+  int num_rows = 1;           ///< n
   const void* norm = nullptr; ///< x is normed first, with this weight.
   float norm_eps = 0;
   const void* bias = nullptr;     ///< [rows]
@@ -177,7 +177,7 @@ void rms_norm(
 
 /// One sequence of a decode step.
 struct DecodeSequence {
-  void* keys;   ///< [num_kv_heads, capacity, head_dim]
+  void* keys; ///< [num_kv_heads, capacity, head_dim]
   void* values;
   int capacity;
   int offset; ///< Positions held before this one.

@@ -89,8 +89,7 @@ void launch(
   config.numAttrs = launcher.overlap ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, args...), name);
   if (launcher.recorded != nullptr) {
-    launcher.recorded->emplace_back(
-        name, newest_node(launcher.stream, name));
+    launcher.recorded->emplace_back(name, newest_node(launcher.stream, name));
   }
 }
 

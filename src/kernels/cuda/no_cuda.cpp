@@ -76,10 +76,8 @@ int step_splits(int) {
   return 1;
 }
 
-std::shared_ptr<StepGraph> StepGraph::record(
-    const mx::array&,
-    const mx::array&,
-    const StepForm&) {
+std::shared_ptr<StepGraph>
+StepGraph::record(const mx::array&, const mx::array&, const StepForm&) {
   return nullptr;
 }
 

@@ -45,8 +45,8 @@ class LinearPrimitive final : public CudaPrimitive {
         has_residual_(has_residual), gated_(gated) {}
 
   // x, weight, then norm, bias and residual as far as there are.
-  void run(
-      Operands& operands,
+  void
+  run(Operands& operands,
       const std::vector<mx::array>& inputs,
       mx::array& out) override {
     std::size_t next = 2;
@@ -71,8 +71,8 @@ class LinearPrimitive final : public CudaPrimitive {
       return;
     }
     if (args.norm != nullptr) {
-      void* const normed = operands.temporary(
-          inputs[0].size() * size_of(args.type));
+      void* const normed =
+          operands.temporary(inputs[0].size() * size_of(args.type));
       rms_norm(
           operands.launcher(),
           args.x,
@@ -114,8 +114,8 @@ class EmbeddingPrimitive final : public CudaPrimitive {
       : CudaPrimitive(blocks.runtime), layout_(blocks.layout) {}
 
   // tokens (uint32), weight
-  void run(
-      Operands& operands,
+  void
+  run(Operands& operands,
       const std::vector<mx::array>& inputs,
       mx::array& out) override {
     void* const to = operands.output(out);
@@ -143,12 +143,17 @@ class UnpackPrimitive final : public CudaPrimitive {
   explicit UnpackPrimitive(const Blocks& blocks)
       : CudaPrimitive(blocks.runtime), layout_(blocks.layout) {}
 
-  void run(
-      Operands& operands,
+  void
+  run(Operands& operands,
       const std::vector<mx::array>& inputs,
       mx::array& out) override {
     void* const to = operands.output(out);
-    unpack(operands.launcher(), layout_, operands.input(inputs[0]), type_of(out), to);
+    unpack(
+        operands.launcher(),
+        layout_,
+        operands.input(inputs[0]),
+        type_of(out),
+        to);
   }
 
   const char* name() const override {
@@ -161,28 +166,25 @@ class UnpackPrimitive final : public CudaPrimitive {
 
 class SparsePrimitive final : public CudaPrimitive {
  public:
-  SparsePrimitive(
-      const PackedExperts& w,
-      float eps,
-      int top_k,
-      bool normalize)
+  SparsePrimitive(const PackedExperts& w, float eps, int top_k, bool normalize)
       : CudaPrimitive(w.gate_up.blocks->runtime),
         gate_up_(w.gate_up.blocks->layout), down_(w.down.blocks->layout),
         num_experts_(w.gate_up.blocks->num_matrices), eps_(eps), top_k_(top_k),
         normalize_(normalize) {}
 
   // residual, logits, norm weight, gate and up, down
-  void run(
-      Operands& operands,
+  void
+  run(Operands& operands,
       const std::vector<mx::array>& inputs,
       mx::array& out) override {
     const Float type = type_of(out);
     const int n = inputs[0].shape(0);
     const auto pairs = static_cast<std::size_t>(n * top_k_);
     void* const to = operands.output(out);
-    auto* const experts =
-        static_cast<std::uint32_t*>(operands.temporary(pairs * sizeof(std::uint32_t)));
-    auto* const mix = static_cast<float*>(operands.temporary(pairs * sizeof(float)));
+    auto* const experts = static_cast<std::uint32_t*>(
+        operands.temporary(pairs * sizeof(std::uint32_t)));
+    auto* const mix =
+        static_cast<float*>(operands.temporary(pairs * sizeof(float)));
     void* const hidden = operands.temporary(
         pairs * static_cast<std::size_t>(gate_up_.rows / 2) * size_of(type));
     void* const parts = operands.temporary(
@@ -325,8 +327,8 @@ class AttentionPrimitive final : public CudaPrimitive {
 
   // qkv, periods, both norms if there are any, keys and values of each part,
   // then whatever must have run before.
-  void run(
-      Operands& operands,
+  void
+  run(Operands& operands,
       const std::vector<mx::array>& inputs,
       mx::array& out) override {
     DecodeAttentionArgs args = args_;
@@ -360,8 +362,8 @@ class AttentionPrimitive final : public CudaPrimitive {
           part.offset,
           sequences);
     }
-    args.workspace = static_cast<float*>(operands.temporary(
-        decode_workspace(args, sequences) * sizeof(float)));
+    args.workspace = static_cast<float*>(
+        operands.temporary(decode_workspace(args, sequences) * sizeof(float)));
     args.counters = operands.counters(
         sequences.size() * static_cast<std::size_t>(args.num_kv_heads));
     decode_attention(operands.launcher(), args, sequences);

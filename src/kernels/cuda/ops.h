@@ -30,8 +30,8 @@ linear_op(const mx::array& x, const Matrix& w, const FusedLinear& fused);
 mx::array
 embedding_op(const mx::array& tokens, const Matrix& w, mx::Dtype dtype);
 
-/// The matrix or stack [..., out, in] as plain elements, for products of many rows. Made
-/// anew each time: not kept.
+/// The matrix or stack [..., out, in] as plain elements, for products of many
+/// rows. Made anew each time: not kept.
 Matrix unpacked(const Matrix& w, mx::Dtype dtype);
 
 /// Rows [begin, begin + n): blocks that share the memory where `begin` is a

@@ -21,8 +21,8 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
   const int first_row = static_cast<int>(blockIdx.y) * kBlockRows;
   const int first_col = static_cast<int>(blockIdx.x) * kBlockCols;
   const auto cols = static_cast<std::size_t>(layout.cols);
-  const std::size_t base =
-      static_cast<std::size_t>(blockIdx.z) * static_cast<std::size_t>(layout.rows);
+  const std::size_t base = static_cast<std::size_t>(blockIdx.z) *
+      static_cast<std::size_t>(layout.rows);
   const int n_bytes = layout.block_bytes();
   for (int i = static_cast<int>(threadIdx.x); i < n_bytes / 4; i += kThreads) {
     reinterpret_cast<unsigned*>(block)[i] = 0;
@@ -68,8 +68,7 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
       if (first_row + r >= layout.rows || first_col + col >= layout.cols) {
         continue;
       }
-      const std::size_t at =
-          (base + static_cast<std::size_t>(first_row + r)) *
+      const std::size_t at = (base + static_cast<std::size_t>(first_row + r)) *
               (cols / static_cast<std::size_t>(layout.group)) +
           static_cast<std::size_t>((first_col + col) / layout.group);
       auto* to = reinterpret_cast<unsigned short*>(
@@ -89,9 +88,12 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
 }
 
 // Eight neighbours of a row, as floats.
-__device__ __forceinline__ void
-eight_of(const PackedLayout& layout, const unsigned char* block, int row,
-         int col, float (&out)[8]) {
+__device__ __forceinline__ void eight_of(
+    const PackedLayout& layout,
+    const unsigned char* block,
+    int row,
+    int col,
+    float (&out)[8]) {
   const CodePlace place = code_place(layout.bits, row, col);
   float scale = 1;
   float bias = 0;
@@ -103,12 +105,12 @@ eight_of(const PackedLayout& layout, const unsigned char* block, int row,
     bias = is_bf16 ? high_bf16(pair) : high_half(pair);
   }
   if (layout.bits == 4) {
-    const unsigned word = *reinterpret_cast<const unsigned*>(block + place.byte);
+    const unsigned word =
+        *reinterpret_cast<const unsigned*>(block + place.byte);
 #pragma unroll
     for (int j = 0; j < 8; ++j) {
       const int nibble = (j % 2) * 4 + j / 2;
-      out[j] =
-          scale * static_cast<float>(word >> (4 * nibble) & 15U) + bias;
+      out[j] = scale * static_cast<float>(word >> (4 * nibble) & 15U) + bias;
     }
   } else if (layout.bits == 8) {
     const uint2 words = *reinterpret_cast<const uint2*>(block + place.byte);
@@ -137,9 +139,10 @@ __global__ void __launch_bounds__(kThreads)
   const int eights = layout.cols / 8;
   const auto total =
       static_cast<std::size_t>(count) * static_cast<std::size_t>(eights);
-  for (std::size_t i = blockIdx.x * static_cast<std::size_t>(kThreads) +
-           threadIdx.x;
-       i < total; i += static_cast<std::size_t>(gridDim.x) * kThreads) {
+  for (std::size_t i =
+           blockIdx.x * static_cast<std::size_t>(kThreads) + threadIdx.x;
+       i < total;
+       i += static_cast<std::size_t>(gridDim.x) * kThreads) {
     const auto out_row = static_cast<int>(i / static_cast<unsigned>(eights));
     const int col = static_cast<int>(i % static_cast<unsigned>(eights)) * 8;
     int row = out_row;
@@ -147,8 +150,7 @@ __global__ void __launch_bounds__(kThreads)
       row = static_cast<int>(
           min(args.ids[out_row], static_cast<unsigned>(layout.rows - 1)));
     }
-    const unsigned char* block =
-        static_cast<const unsigned char*>(args.from) +
+    const unsigned char* block = static_cast<const unsigned char*>(args.from) +
         static_cast<std::size_t>(row / kBlockRows) * layout.row_bytes() +
         static_cast<std::size_t>(col / kBlockCols) *
             static_cast<std::size_t>(layout.block_bytes());
@@ -162,9 +164,11 @@ __global__ void __launch_bounds__(kThreads)
       to[0] = make_float4(v[0], v[1], v[2], v[3]);
       to[1] = make_float4(v[4], v[5], v[6], v[7]);
     } else if (args.type == Float::bf16) {
-      static_cast<uint4*>(args.to)[at / 8] =
-          make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]),
-                     pack_bf16(v[4], v[5]), pack_bf16(v[6], v[7]));
+      static_cast<uint4*>(args.to)[at / 8] = make_uint4(
+          pack_bf16(v[0], v[1]),
+          pack_bf16(v[2], v[3]),
+          pack_bf16(v[4], v[5]),
+          pack_bf16(v[6], v[7]));
     } else {
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
@@ -183,9 +187,15 @@ void start_unpack(const Launcher& launcher, const UnpackArgs& args, int count) {
   if (total == 0) {
     return;
   }
-  launch(launcher, unpack_name, unpack_kernel,
-         dim3(static_cast<unsigned>(wanted < most ? wanted : most)), kThreads,
-         0, args, count);
+  launch(
+      launcher,
+      unpack_name,
+      unpack_kernel,
+      dim3(static_cast<unsigned>(wanted < most ? wanted : most)),
+      kThreads,
+      0,
+      args,
+      count);
 }
 
 } // namespace
@@ -199,31 +209,45 @@ bool has_code() {
   return false;
 }
 
-void pack(const Launcher& launcher, const PackedLayout& layout,
-          int num_matrices, const SourceMatrix& from, void* to) {
+void pack(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    int num_matrices,
+    const SourceMatrix& from,
+    void* to) {
   const PackArgs args{layout, from, static_cast<unsigned char*>(to)};
-  launch(launcher, "pack", pack_kernel,
-         dim3(static_cast<unsigned>(layout.col_blocks()),
-              static_cast<unsigned>(layout.row_blocks()),
-              static_cast<unsigned>(num_matrices)),
-         kThreads, static_cast<std::size_t>(layout.block_bytes()), args);
+  launch(
+      launcher,
+      "pack",
+      pack_kernel,
+      dim3(
+          static_cast<unsigned>(layout.col_blocks()),
+          static_cast<unsigned>(layout.row_blocks()),
+          static_cast<unsigned>(num_matrices)),
+      kThreads,
+      static_cast<std::size_t>(layout.block_bytes()),
+      args);
 }
 
-void unpack(const Launcher& launcher, const PackedLayout& layout,
-            const void* from, Float type, void* to) {
-  start_unpack(
-      launcher,
-      {layout, from, nullptr, type, to, {}},
-      layout.rows);
+void unpack(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    const void* from,
+    Float type,
+    void* to) {
+  start_unpack(launcher, {layout, from, nullptr, type, to, {}}, layout.rows);
 }
 
-void gather_rows(const Launcher& launcher, const PackedLayout& layout,
-                 const void* from, const std::uint32_t* ids, int count,
-                 Float type, void* to, Advance advance) {
-  start_unpack(
-      launcher,
-      {layout, from, ids, type, to, advance},
-      count);
+void gather_rows(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    const void* from,
+    const std::uint32_t* ids,
+    int count,
+    Float type,
+    void* to,
+    Advance advance) {
+  start_unpack(launcher, {layout, from, ids, type, to, advance}, count);
 }
 
 } // namespace qwen3_mlx::cuda

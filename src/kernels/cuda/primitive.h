@@ -45,8 +45,8 @@ class CudaPrimitive : public mx::UnaryPrimitive {
   explicit CudaPrimitive(std::shared_ptr<Runtime> runtime);
 
   /// Starts the kernels.
-  virtual void run(
-      Operands& operands,
+  virtual void
+  run(Operands& operands,
       const std::vector<mx::array>& inputs,
       mx::array& out) = 0;
   /// Inputs from this one on are the caches of a step, which a recorded step

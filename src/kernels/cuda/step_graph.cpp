@@ -248,10 +248,9 @@ class Recorded final : public StepGraph,
   class Recording;
 
   static std::size_t count_layers(const Walk& walk) {
-    return static_cast<std::size_t>(std::ranges::count_if(
-        walk.steps(), [](const mx::array& array) {
-          return std::string(array.primitive().name()) ==
-              "CudaDecodeAttention";
+    return static_cast<std::size_t>(
+        std::ranges::count_if(walk.steps(), [](const mx::array& array) {
+          return std::string(array.primitive().name()) == "CudaDecodeAttention";
         }));
   }
 
@@ -266,7 +265,7 @@ class Recorded final : public StepGraph,
   mx::Dtype dtype_;
   std::size_t num_layers_ = 0;
   DecodeSequence* table_ = nullptr; // [num_layers, num_sequences], on the GPU
-  int* offsets_ = nullptr;          // of the step before: the first kernel adds 1
+  int* offsets_ = nullptr; // of the step before: the first kernel adds 1
   unsigned* counters_ = nullptr;
   std::vector<DecodeSequence> at_table_; // what the GPU has
   std::vector<int> at_offsets_;
@@ -525,8 +524,7 @@ std::shared_ptr<StepGraph> StepGraph::record(
   }
   const auto& last =
       static_cast<CudaPrimitive&>(walk.steps().back().primitive());
-  return std::make_shared<Recorded>(
-      walk, logits, form, last.runtime());
+  return std::make_shared<Recorded>(walk, logits, form, last.runtime());
 }
 
 } // namespace qwen3_mlx::cuda

@@ -29,7 +29,8 @@ std::vector<double> prepare(
     for (const double value : v) {
       squares += value * value;
     }
-    const double factor = 1 / std::sqrt(squares / static_cast<double>(D) + 1e-6);
+    const double factor =
+        1 / std::sqrt(squares / static_cast<double>(D) + 1e-6);
     for (std::size_t d = 0; d < D; ++d) {
       v[d] *= factor * norm[d];
     }
@@ -70,8 +71,7 @@ class DecodeAttentionTest : public testing::Test {
     const DeviceArray<std::uint8_t> k_norm_d(k_norm.bytes);
     const DeviceArray<float> periods_d(periods);
     const DeviceArray<std::uint8_t> out(n * H * D * 2);
-    const DeviceArray<unsigned> counters(
-        std::vector<unsigned>(n * G, 0));
+    const DeviceArray<unsigned> counters(std::vector<unsigned>(n * G, 0));
     std::vector<DecodeSequence> sequences;
     std::vector<Numbers> keys;
     std::vector<Numbers> values;
@@ -81,10 +81,10 @@ class DecodeAttentionTest : public testing::Test {
       const std::size_t size = G * static_cast<std::size_t>(capacity) * D;
       keys.push_back(Numbers::random(rng_, c.type, size));
       values.push_back(Numbers::random(rng_, c.type, size));
-      memory.push_back(std::make_unique<DeviceArray<std::uint8_t>>(
-          keys.back().bytes));
-      memory.push_back(std::make_unique<DeviceArray<std::uint8_t>>(
-          values.back().bytes));
+      memory.push_back(
+          std::make_unique<DeviceArray<std::uint8_t>>(keys.back().bytes));
+      memory.push_back(
+          std::make_unique<DeviceArray<std::uint8_t>>(values.back().bytes));
       sequences.push_back(
           {memory[memory.size() - 2]->get(),
            memory.back()->get(),
@@ -122,8 +122,8 @@ class DecodeAttentionTest : public testing::Test {
       const auto written = decode_all(c.type, memory[2 * s]->read());
       const auto written_v = decode_all(c.type, memory[2 * s + 1]->read());
       for (std::size_t g = 0; g < G; ++g) {
-        const auto key = prepare(
-            row + (H + g) * D, k_norm.values, periods, c.offsets[s], c);
+        const auto key =
+            prepare(row + (H + g) * D, k_norm.values, periods, c.offsets[s], c);
         const double* value = row + (H + G + g) * D;
         for (std::size_t d = 0; d < D; ++d) {
           const std::size_t at = (g * capacity + offset) * D + d;
@@ -138,8 +138,7 @@ class DecodeAttentionTest : public testing::Test {
         const auto q =
             prepare(row + h * D, q_norm.values, periods, c.offsets[s], c);
         const std::size_t g = h / (H / G);
-        const std::size_t first =
-            c.window > 0 && c.offsets[s] + 1 > c.window
+        const std::size_t first = c.window > 0 && c.offsets[s] + 1 > c.window
             ? static_cast<std::size_t>(c.offsets[s] + 1 - c.window)
             : 0;
         std::vector<double> weights;
@@ -161,7 +160,8 @@ class DecodeAttentionTest : public testing::Test {
       }
     }
     // Queries and weights are rounded to the type as in any flash attention.
-    EXPECT_LE(relative_error(got, expected), c.type == Float::bf16 ? 4e-3 : 6e-4)
+    EXPECT_LE(
+        relative_error(got, expected), c.type == Float::bf16 ? 4e-3 : 6e-4)
         << "heads " << H << "/" << G << " of " << D << ", first offset "
         << c.offsets[0];
     return bytes;
@@ -189,8 +189,12 @@ TEST_F(DecodeAttentionTest, HandlesUnequalLengthsTogether) {
 
 TEST_F(DecodeAttentionTest, HandlesShapesOfModels) {
   for (const auto& [heads, kv_heads, dim] :
-       {std::array{16, 8, 128}, std::array{32, 8, 128}, std::array{32, 4, 128},
-        std::array{14, 2, 64}, std::array{9, 3, 64}, std::array{16, 1, 64},
+       {std::array{16, 8, 128},
+        std::array{32, 8, 128},
+        std::array{32, 4, 128},
+        std::array{14, 2, 64},
+        std::array{9, 3, 64},
+        std::array{16, 1, 64},
         std::array{4, 4, 128}}) {
     for (const Float type : {Float::bf16, Float::f16}) {
       compare(

@@ -184,11 +184,10 @@ struct RandomMatrix {
     const auto group = static_cast<std::size_t>(of.group);
     const float step = 4 * spread / static_cast<float>(1 << of.bits);
     auto s = Numbers::random(rng, of.type, n / group, step / 8, step);
-    auto b =
-        Numbers::random(rng, of.type, n / group, spread / 8, -2 * spread);
+    auto b = Numbers::random(rng, of.type, n / group, spread / 8, -2 * spread);
     for (std::size_t i = 0; i < n; ++i) {
-      const int code = of.bits == 4 ? weight[i / 2] >> (i % 2 * 4) & 15
-                                    : weight[i];
+      const int code =
+          of.bits == 4 ? weight[i / 2] >> (i % 2 * 4) & 15 : weight[i];
       values[i] = s.values[i / group] * code + b.values[i / group];
     }
     scales = std::move(s.bytes);
@@ -224,9 +223,8 @@ class PackedOnDevice {
 };
 
 /// |a - b| / |b|; infinite when a has a NaN.
-inline double relative_error(
-    const std::vector<double>& a,
-    const std::vector<double>& b) {
+inline double
+relative_error(const std::vector<double>& a, const std::vector<double>& b) {
   double difference = 0;
   double norm = 0;
   for (std::size_t i = 0; i < b.size(); ++i) {

@@ -73,8 +73,8 @@ class GemmTest : public testing::Test {
       for (std::size_t r = 0; r < N; ++r) {
         const double* const w = matrix.values.data() + r * K;
         const double* const v = x.values.data() + m * K;
-        row[r] = std::inner_product(
-            w, w + K, v, fused.bias ? bias.values[r] : 0.0);
+        row[r] =
+            std::inner_product(w, w + K, v, fused.bias ? bias.values[r] : 0.0);
       }
       for (std::size_t c = 0; c < out_cols; ++c) {
         expected[m * out_cols + c] =
@@ -132,7 +132,8 @@ TEST_F(GemmTest, HandlesFusions) {
 }
 
 TEST_F(GemmTest, HandlesTheShapesOfModels) {
-  compare({2560, 9728, 4, 64, Float::bf16}, Float::bf16, 32, {.residual = true});
+  compare(
+      {2560, 9728, 4, 64, Float::bf16}, Float::bf16, 32, {.residual = true});
   compare({19456, 2560, 4, 64, Float::bf16}, Float::bf16, 16, {.gated = true});
 }
 
@@ -153,8 +154,8 @@ TEST_F(GemmTest, SendsRowsToTheirExperts) {
     for (auto& expert : experts) { // some have none
       expert = std::min(any(rng_), any(rng_));
     }
-    const auto x =
-        Numbers::random(rng_, Float::bf16, static_cast<std::size_t>(tokens) * 256);
+    const auto x = Numbers::random(
+        rng_, Float::bf16, static_cast<std::size_t>(tokens) * 256);
     const DeviceArray<std::uint32_t> experts_d(experts);
     const DeviceArray<std::uint8_t> x_d(x.bytes);
     const auto P = static_cast<std::size_t>(pairs);
@@ -167,8 +168,15 @@ TEST_F(GemmTest, SendsRowsToTheirExperts) {
     const DeviceArray<std::uint8_t> hidden(P * 96 * 2);
     const DeviceArray<std::uint8_t> y(P * 136 * 2);
     sort_by_expert(
-        launcher_, experts_d.get(), pairs, E, tile_rows, sorted.get(),
-        counts.get(), tiles.get(), num_tiles.get());
+        launcher_,
+        experts_d.get(),
+        pairs,
+        E,
+        tile_rows,
+        sorted.get(),
+        counts.get(),
+        tiles.get(),
+        num_tiles.get());
     GroupedRows rows{
         .tiles = tiles.get(),
         .num_tiles = num_tiles.get(),

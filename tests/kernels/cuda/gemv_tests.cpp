@@ -22,7 +22,8 @@ describe(const PackedLayout& layout, Float type, int n, const Fused& fused) {
        << static_cast<int>(layout.type) << ", activations "
        << static_cast<int>(type) << ", " << n << " rows"
        << (fused.norm ? ", norm" : "") << (fused.bias ? ", bias" : "")
-       << (fused.residual ? ", residual" : "") << (fused.gated ? ", gated" : "");
+       << (fused.residual ? ", residual" : "")
+       << (fused.gated ? ", gated" : "");
   return text.str();
 }
 
@@ -151,8 +152,7 @@ TEST_F(GemvTest, HandlesEveryNumberOfRows) {
 
 TEST_F(GemvTest, HandlesFusions) {
   for (const int bits : {4, 8, 16}) {
-    const PackedLayout layout{
-        528, 512, bits, bits == 16 ? 0 : 64, Float::bf16};
+    const PackedLayout layout{528, 512, bits, bits == 16 ? 0 : 64, Float::bf16};
     for (int mask = 0; mask < 16; ++mask) {
       compare(
           layout,
@@ -165,8 +165,10 @@ TEST_F(GemvTest, HandlesFusions) {
 
 TEST_F(GemvTest, HandlesTheShapesOfModels) {
   for (const int n : {1, 8}) {
-    compare({2560, 9728, 4, 64, Float::bf16}, Float::bf16, n, {.residual = true});
-    compare({4096, 12288, 4, 64, Float::bf16}, Float::bf16, n, {.residual = true});
+    compare(
+        {2560, 9728, 4, 64, Float::bf16}, Float::bf16, n, {.residual = true});
+    compare(
+        {4096, 12288, 4, 64, Float::bf16}, Float::bf16, n, {.residual = true});
     compare({4096, 2560, 4, 64, Float::bf16}, Float::bf16, n, {.norm = true});
     compare(
         {6144, 2560, 4, 64, Float::bf16},
@@ -197,8 +199,8 @@ TEST_F(GemvTest, SumsOfARowDependOnNothingElse) {
   const auto all = run(0, 13);
   for (int row = 0; row < 13; ++row) {
     const auto alone = run(row, 1);
-    EXPECT_TRUE(std::equal(
-        alone.begin(), alone.end(), all.begin() + row * 2560 * 2))
+    EXPECT_TRUE(
+        std::equal(alone.begin(), alone.end(), all.begin() + row * 2560 * 2))
         << row;
   }
 }
@@ -255,7 +257,12 @@ TEST_F(GemvTest, PacksAsTheLayoutSaysAndUnpacks) {
       const DeviceArray<std::uint32_t> ids_d(ids);
       const DeviceArray<float> rows(std::size_t{4} * 384);
       gather_rows(
-          launcher_, layout, packed.get(), ids_d.get(), 4, Float::f32,
+          launcher_,
+          layout,
+          packed.get(),
+          ids_d.get(),
+          4,
+          Float::f32,
           rows.get());
       const auto some = rows.read();
       for (std::size_t i = 0; i < 4; ++i) {
@@ -279,8 +286,15 @@ TEST_F(GemvTest, RoutesAndMixes) {
       const DeviceArray<std::uint32_t> experts(static_cast<std::size_t>(n * k));
       const DeviceArray<float> weights(static_cast<std::size_t>(n * k));
       route(
-          launcher_, logits_d.get(), Float::bf16, n, E, k, normalize,
-          experts.get(), weights.get());
+          launcher_,
+          logits_d.get(),
+          Float::bf16,
+          n,
+          E,
+          k,
+          normalize,
+          experts.get(),
+          weights.get());
       const auto chosen = experts.read();
       const auto got = weights.read();
       for (int row = 0; row < n; ++row) {
@@ -316,8 +330,15 @@ TEST_F(GemvTest, RoutesAndMixes) {
   const DeviceArray<float> weights_d(weights);
   const DeviceArray<std::uint8_t> out(2 * 300 * 2);
   weighted_sum(
-      launcher_, residual_d.get(), parts_d.get(), weights_d.get(), Float::bf16,
-      2, 3, 300, out.get());
+      launcher_,
+      residual_d.get(),
+      parts_d.get(),
+      weights_d.get(),
+      Float::bf16,
+      2,
+      3,
+      300,
+      out.get());
   std::vector<double> expected;
   for (std::size_t i = 0; i < 600; ++i) {
     double sum = residual.values[i];
