@@ -248,7 +248,11 @@ stage_cuda() {
   [ ! -x /usr/local/cuda/bin/nvcc ] || export PATH="/usr/local/cuda/bin:$PATH"
   have nvcc || skip "no nvcc"
   make_venv .venv-cuda "$root/scripts/requirements-mlx-cuda.txt"
+  # One generation of GPUs at a time, by rotation: all three take long.
+  local architectures=(80 90a 120) day
+  day="$((10#$(date -u +%j)))"
   build_preset cuda --target qwen3-mlx -- \
+    "-DQWEN3_MLX_CUDA_ARCHITECTURES=${architectures[day / ${#rotating_stages[@]} % 3]}" \
     "-DMLX_DIR=$("$root/.venv-cuda/bin/python" -m mlx --cmake-dir)"
   note "linked, not run: $(du -k "$root/build/cuda/src/cli/qwen3-mlx" | cut -f 1) kB"
 }

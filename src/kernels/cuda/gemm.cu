@@ -604,12 +604,31 @@ int n_tiles_of(const GemvArgs& args) {
 
 } // namespace
 
-bool supports_gemm(const PackedLayout& layout, Float type) {
-  return type != Float::f32 && (!layout.is_plain() || layout.type == type);
+int fitting_tile_rows(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    int wanted) {
+  int rows = wanted;
+  while (rows > 32 &&
+         shared_bytes(layout, rows) + 1024 >
+             static_cast<std::size_t>(launcher.shared_bytes)) {
+    rows /= 2;
+  }
+  return rows;
+}
+
+bool supports_gemm(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    Float type) {
+  return type != Float::f32 && (!layout.is_plain() || layout.type == type) &&
+      shared_bytes(layout, 32) + 1024 <=
+      static_cast<std::size_t>(launcher.shared_bytes);
 }
 
 GemmNeeds gemm_needs(const Launcher& launcher, const GemvArgs& args) {
-  const int tile_m = tile_rows(args.num_rows);
+  const int tile_m =
+      fitting_tile_rows(launcher, args.layout, tile_rows(args.num_rows));
   const int m_tiles = (args.num_rows + tile_m - 1) / tile_m;
   return {
       static_cast<std::size_t>(blocks_at_once(launcher, args.layout, tile_m)) *
@@ -622,7 +641,8 @@ void gemm(
     const GemvArgs& args,
     float* workspace,
     unsigned* counters) {
-  const int tile_m = tile_rows(args.num_rows);
+  const int tile_m =
+      fitting_tile_rows(launcher, args.layout, tile_rows(args.num_rows));
   const Plan plan{
       (args.num_rows + tile_m - 1) / tile_m,
       n_tiles_of(args),

@@ -98,11 +98,17 @@ constexpr bool can_gate(const PackedLayout& layout) {
   return layout.rows % (2 * kBlockRows) == 0;
 }
 
+/// Whether a block's shared memory holds a row of such a product.
+bool fits_gemv(const Launcher& launcher, const GemvArgs& args);
+
 /// Any number of rows, eight at a time; made for at most that many.
 void gemv(const Launcher& launcher, GemvArgs args);
 
-/// Whether gemm() takes such matrices and activations.
-bool supports_gemm(const PackedLayout& layout, Float type);
+/// Whether gemm() takes such matrices and activations on that GPU.
+bool supports_gemm(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    Float type);
 
 /// What gemm() needs besides its arguments.
 struct GemmNeeds {
@@ -147,6 +153,11 @@ void grouped_gemm(
 
 /// Rows of a tile that suits so many pairs.
 int expert_tile_rows(int num_pairs, int num_experts);
+/// `wanted` rows of a tile, or fewer where shared memory is short.
+int fitting_tile_rows(
+    const Launcher& launcher,
+    const PackedLayout& layout,
+    int wanted);
 /// Tiles that so many pairs may need.
 int max_expert_tiles(int num_pairs, int num_experts, int tile_rows);
 

@@ -66,7 +66,8 @@ class LinearPrimitive final : public CudaPrimitive {
     args.norm = take(has_norm_);
     args.bias = take(has_bias_);
     args.residual = take(has_residual_);
-    if (args.num_rows <= kMaxGemvRows || !supports_gemm(layout_, args.type)) {
+    if (args.num_rows <= kMaxGemvRows ||
+        !supports_gemm(runtime()->launcher, layout_, args.type)) {
       gemv(operands.launcher(), args);
       return;
     }
@@ -217,8 +218,9 @@ class SparsePrimitive final : public CudaPrimitive {
         .num_rows = n * top_k_};
     const void* const norm = operands.input(inputs[2]);
     // Few pairs meet most of their experts alone, or nearly so.
-    if (n * top_k_ <= 2 * num_experts_ || !supports_gemm(gate_up_, type) ||
-        !supports_gemm(down_, type)) {
+    if (n * top_k_ <= 2 * num_experts_ ||
+        !supports_gemm(launch, gate_up_, type) ||
+        !supports_gemm(launch, down_, type)) {
       gate_up.norm = norm;
       gate_up.norm_eps = eps_;
       gate_up.rows_per_x = top_k_;
@@ -259,7 +261,11 @@ class SparsePrimitive final : public CudaPrimitive {
       return static_cast<int*>(
           operands.temporary(static_cast<std::size_t>(count) * sizeof(int)));
     };
-    const int tile_rows = expert_tile_rows(pairs, num_experts_);
+    const int tile_rows = std::min(
+        fitting_tile_rows(
+            launch, gate_up_, expert_tile_rows(pairs, num_experts_)),
+        fitting_tile_rows(
+            launch, down_, expert_tile_rows(pairs, num_experts_)));
     int* const sorted = ints(pairs);
     int* const counts = ints(num_experts_);
     int* const num_tiles = ints(1);
@@ -392,10 +398,18 @@ bool takes_rows(const mx::array& x, const Matrix& w, bool gated) {
   const auto& layout = w.blocks->layout;
   const auto type = float_of(x.dtype());
   const auto n_rows = x.size() / static_cast<std::size_t>(layout.cols);
+  if (!type || n_rows == 0) {
+    return false;
+  }
+  const Launcher& launcher = w.blocks->runtime->launcher;
   const auto most =
-      type && supports_gemm(layout, *type) ? kMaxRowsOfGemm : kMaxRowsOfGemv;
-  return type && n_rows > 0 && n_rows <= static_cast<std::size_t>(most) &&
-      w.blocks->num_matrices == 0 && (!gated || can_gate(layout)) &&
+      supports_gemm(launcher, layout, *type) ? kMaxRowsOfGemm : kMaxRowsOfGemv;
+  // As large as it gets: with a norm, of which only the presence is looked at.
+  const GemvArgs largest{
+      .layout = layout, .type = *type, .norm = &layout, .gated = gated};
+  return n_rows <= static_cast<std::size_t>(most) &&
+      fits_gemv(launcher, largest) && w.blocks->num_matrices == 0 &&
+      (!gated || can_gate(layout)) &&
       (!layout.is_plain() || layout.type == *type);
 }
 
