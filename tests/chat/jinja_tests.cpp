@@ -98,6 +98,9 @@ INSTANTIATE_TEST_SUITE_P(
             "{{ 2.5 | round }} {{ 2.675 | round(2) }} {{ '0x1f' | int(0, 16) "
             "}}",
             "2.0 2.67 31"},
+        Case{
+            "{{ '٣٤' | int }} {{ '１.５' | float }} {{ '𝟟' | int }}",
+            "34 1.5 7"},
         Case{"{{ 'a\\nb' | indent(2) }}", "a\n  b"},
         Case{
             "{{ [{'a': 1}, {'a': 2}] | groupby('a') | tojson }}",

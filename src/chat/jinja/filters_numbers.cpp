@@ -16,11 +16,13 @@ namespace {
 
 // int(text, base) of Python; nullopt for ValueError.
 std::optional<std::int64_t>
-parse_int(std::string_view text, std::int64_t base) {
+parse_int(std::string_view original, std::int64_t base) {
   if (base != 0 && (base < 2 || base > 36)) {
     return std::nullopt;
   }
-  text = rstrip_space(lstrip_space(text));
+  const std::string decimals =
+      ascii_decimals(rstrip_space(lstrip_space(original)));
+  std::string_view text = decimals;
   bool negative = !text.empty() && text[0] == '-';
   if (!text.empty() && (text[0] == '-' || text[0] == '+')) {
     text.remove_prefix(1);
@@ -94,7 +96,7 @@ std::optional<std::int64_t> truncate(double d) {
 }
 
 std::optional<double> parse_float(std::string_view text) {
-  return parse_double(rstrip_space(lstrip_space(text)));
+  return parse_double(ascii_decimals(rstrip_space(lstrip_space(text))));
 }
 
 // round(d, digits) of Python: correctly rounded decimal digits.

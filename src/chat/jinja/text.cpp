@@ -213,6 +213,25 @@ bool is_decimal(char32_t c) {
   return category(c) == UTF8PROC_CATEGORY_ND;
 }
 
+std::string ascii_decimals(std::string_view text) {
+  if (is_ascii(text)) {
+    return std::string(text);
+  }
+  std::u32string out = to_code_points(text);
+  for (char32_t& c : out) {
+    if (!is_decimal(c)) {
+      continue;
+    }
+    // The standard has decimals in rows of ten, from zero on.
+    char32_t n_before = 0;
+    while (is_decimal(c - n_before - 1)) {
+      ++n_before;
+    }
+    c = U'0' + n_before % 10;
+  }
+  return to_utf8(out);
+}
+
 bool is_digit_char(char32_t c) {
   // Superscripts and circled digits count; they are not decimals.
   return is_decimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 ||

@@ -30,6 +30,9 @@ bool is_title(char32_t c);
 bool is_printable(char32_t c); ///< Shown by repr() as it is.
 bool is_identifier_part(char32_t c);
 
+/// The decimals of every script as '0' to '9', as int() and float() read them.
+std::string ascii_decimals(std::string_view text);
+
 std::string upper(std::string_view text);
 std::string lower(std::string_view text);
 std::string title(std::string_view text);
