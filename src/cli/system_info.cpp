@@ -49,10 +49,10 @@ nlohmann::ordered_json system_info() {
   info["default_device"] =
       mlx::core::default_device() == mlx::core::Device::gpu ? "gpu" : "cpu";
   if (has_gpu) {
-    for (const auto& [key, value] :
-         mlx::core::device_info(mlx::core::Device::gpu)) {
+    for (const auto& entry : mlx::core::device_info(mlx::core::Device::gpu)) {
       std::visit(
-          [&info, &key](const auto& v) { info["gpu_" + key] = v; }, value);
+          [&](const auto& value) { info["gpu_" + entry.first] = value; },
+          entry.second);
     }
   }
   return info;

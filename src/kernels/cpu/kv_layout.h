@@ -40,11 +40,15 @@ struct KvShape {
 
   bool operator==(const KvShape&) const = default;
 
+  /// Of the keys of a head, or its values.
+  QWEN3_MLX_INLINE std::size_t num_numbers() const {
+    return static_cast<std::size_t>(head_dim) * kKvBlockSize;
+  }
   QWEN3_MLX_INLINE bool is_quantized() const {
     return bits != 0;
   }
   QWEN3_MLX_INLINE std::size_t head_bytes() const {
-    const auto numbers = static_cast<std::size_t>(head_dim * kKvBlockSize);
+    const std::size_t numbers = num_numbers();
     return is_quantized() ? scales_at() +
             2 * numbers / static_cast<std::size_t>(group) * size_of(type)
                           : numbers * size_of(type);
@@ -63,11 +67,12 @@ struct KvShape {
   // Of a quantized head, counted from its start.
 
   QWEN3_MLX_INLINE std::size_t scales_at() const {
-    return static_cast<std::size_t>(head_dim * kKvBlockSize * bits / 8);
+    return num_numbers() * static_cast<std::size_t>(bits) / 8;
   }
   /// Index of a scale behind scales_at(); its bias is kKvBlockSize further.
   QWEN3_MLX_INLINE std::size_t scale_index(int dim, int position) const {
-    return static_cast<std::size_t>(dim / group * 2 * kKvBlockSize + position);
+    return static_cast<std::size_t>(dim / group) * 2 * kKvBlockSize +
+        static_cast<std::size_t>(position);
   }
   QWEN3_MLX_INLINE CodePlace key_code(int dim, int position) const {
     const int per_byte = 8 / bits;
