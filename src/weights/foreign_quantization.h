@@ -9,7 +9,7 @@
 #include <string>
 
 #include "qwen3_mlx/config.h"
-#include "qwen3_mlx/matrix.h"
+#include "qwen3_mlx/quant_format.h"
 #include "weights/checkpoint.h"
 
 namespace qwen3_mlx {

@@ -389,7 +389,9 @@ TEST(CpuAttention, NeighboursDoNotChangeBits) {
     std::vector<float> v;
     AttentionArgs step = problem.args();
     std::vector<float> expected;
-    for (const auto& [first, count] : parts) {
+    for (const Part& part : parts) {
+      const int first = part.first;
+      const int count = part.count;
       pools.emplace_back(
           KvShape{problem.num_kv_heads, problem.head_dim, problem.type},
           first + count);
