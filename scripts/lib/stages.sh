@@ -157,13 +157,13 @@ run_ctest() {
 stage_fast() {
   ensure_default_model
   build_preset release
-  run_ctest release -LE 'long|install'
+  run_ctest release -LE 'long|install' --timeout 300
 }
 
 stage_install() {
   ensure_default_model
   build_preset release
-  run_ctest release -L install -LE long
+  run_ctest release -L install -LE long --timeout 600
 }
 
 # From the program that the stage fast has built.

@@ -87,6 +87,9 @@ std::optional<std::string> LineEditor::read_line(const std::string& prompt) {
     return line;
   }
   impl_->prompt = prompt;
+  // libedit would show the prompt first, and a Ctrl-D that comes before the
+  // terminal is in its hands would be lost.
+  el_set(impl_->edit, EL_PREP_TERM, 1);
   int n_chars = 0;
   const char* text = el_gets(impl_->edit, &n_chars);
   if (text == nullptr || n_chars <= 0) {

@@ -14,6 +14,7 @@
 #include <fstream>
 #include <iterator>
 #include <stdexcept>
+#include <thread>
 
 #include "testing/temp_dir.h"
 
@@ -155,7 +156,22 @@ bool TerminalSession::wait_for(const std::string& text) {
 }
 
 int TerminalSession::wait() {
+  const auto limit =
+      std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (read_some()) {
+  }
+  // A program that waits for ever fails its test instead of stopping them all.
+  siginfo_t ended{};
+  while (waitid(
+             P_PID,
+             static_cast<id_t>(process_),
+             &ended,
+             WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         ended.si_pid == 0) {
+    if (std::chrono::steady_clock::now() > limit) {
+      kill(process_, SIGKILL);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   const int code = exit_status(process_);
   process_ = -1;
