@@ -10,7 +10,8 @@ Closed loop: --streams clients, each of which asks again when it has its answer.
 With --rate, requests come at random (Poisson), R a second. Needs nothing but
 Python. Prompts are token ids drawn at random below --vocab, none like another.
 With --intruder N, a prompt of N tokens arrives in the middle, and the longest
-pause of the others around it is printed with a histogram.
+pause of the others around it is printed with a histogram, and how many tokens
+the one that got fewest had until the intruder's first.
 """
 
 import argparse
@@ -118,6 +119,8 @@ async def run(options):
         beside = [(b - a) * 1e3 for _, ts, _ in results for a, b in zip(ts, ts[1:]) if a < end and b > start]
         row["intruder_ttft_ms"] = (end - start) * 1e3
         row["longest_pause_beside_intruder_ms"] = max(beside, default=0)
+        row["fewest_tokens_beside_intruder"] = min(
+            (sum(start < t < end for t in ts) for _, ts, _ in results if ts[0] < start and ts[-1] > end), default=0)
     for name, value in row.items():
         print(f"{name:<36}{value:>12.1f}" if isinstance(value, float) else f"{name:<36}{value:>12}")
     for failure in sorted(set(failures))[:5]:

@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/random_options.h"
 #include "cli/system_info.h"
 #include "cli/table.h"
 #include "cli/terminal.h"
@@ -31,51 +32,11 @@ constexpr const char* examples =
 
 struct BenchCommand {
   ModelOptions model;
-  bool random = false;
-  std::optional<int> q_bits;
-  int q_group_size = 64;
-  std::string q_mode = "affine";
+  RandomOptions random;
   BenchShape shape;
   int num_trials = 5;
   bool json = false;
 };
-
-QuantMode mode_named(const std::string& name) {
-  for (const auto mode :
-       {QuantMode::affine,
-        QuantMode::mxfp4,
-        QuantMode::mxfp8,
-        QuantMode::nvfp4}) {
-    if (name == to_string(mode)) {
-      return mode;
-    }
-  }
-  return QuantMode::none;
-}
-
-ModelArgs random_args(const BenchCommand& options) {
-  const auto& path = options.model.model;
-  auto args = path.extension() == ".json" ? parse_model_args(Config::load(path))
-                                          : get_model_args(path);
-  if (options.q_bits.has_value()) {
-    const QuantFormat format{
-        mode_named(options.q_mode), *options.q_bits, options.q_group_size};
-    if (!is_supported(format)) {
-      throw CLI::ValidationError(
-          "--q-bits", "MLX has no format '" + describe(format) + "'");
-    }
-    args.quantization = QuantizationConfig{.format = format, .modules = {}};
-  }
-  return args;
-}
-
-Model make_model(const BenchCommand& options) {
-  return options.random ? make_random_model(
-                              random_args(options),
-                              /* seed */ 0,
-                              load_options(options.model))
-                        : load_with_progress(options.model);
-}
 
 Json to_json(const BenchTrial& trial) {
   return {
@@ -102,7 +63,7 @@ void print_json(
   Json object{
       {"model", options.model.name},
       {"model_type", model.args().model_type},
-      {"random", options.random},
+      {"random", options.random.random},
       {"device", model.device() == mx::Device::cpu ? "cpu" : "gpu"},
       {"kernels", options.model.kernels},
       {"prompt_tokens", options.shape.prompt_tokens},
@@ -124,7 +85,7 @@ void print_table(
     std::size_t weight_bytes,
     const std::vector<BenchTrial>& trials) {
   std::cout << options.model.name << ": " << model.args().model_type
-            << (options.random ? ", random weights" : "") << ", "
+            << (options.random.random ? ", random weights" : "") << ", "
             << human_bytes(weight_bytes) << " of weights, "
             << (model.device() == mx::Device::cpu ? "cpu" : "gpu") << ", "
             << options.model.kernels << " kernels\n"
@@ -147,7 +108,7 @@ void print_table(
 }
 
 void run(const BenchCommand& options, Exit& exit) {
-  const auto model = make_model(options);
+  const auto model = load_or_make(options.model, options.random);
   const std::size_t weight_bytes = mx::get_active_memory();
   const InterruptScope interrupt;
   const auto cancelled = [&interrupt] { return interrupt.requested(); };
@@ -180,33 +141,7 @@ void add_bench(CLI::App& app, Exit& exit) {
   auto* command = app.add_subcommand(
       "bench", "Measure speed and memory of a model or of its shape");
   add_model_options(*command, options->model);
-  const char* random = "Random weights";
-  command
-      ->add_flag(
-          "--random",
-          options->random,
-          "Random weights of the shape in the config")
-      ->group(random);
-  command
-      ->add_option(
-          "--q-bits",
-          options->q_bits,
-          "Quantize them (default: as the config says)")
-      ->type_name("BITS")
-      ->needs("--random")
-      ->group(random);
-  command->add_option("--q-group-size", options->q_group_size, "In groups of")
-      ->capture_default_str()
-      ->type_name("N")
-      ->needs("--q-bits")
-      ->group(random);
-  command->add_option("--q-mode", options->q_mode, "How")
-      ->capture_default_str()
-      ->type_name("MODE")
-      ->check(CLI::IsMember(
-          std::vector<std::string>{"affine", "mxfp4", "mxfp8", "nvfp4"}))
-      ->needs("--q-bits")
-      ->group(random);
+  add_random_options(*command, options->random);
 
   const char* trial = "Trials";
   const auto add_count = [&](const char* names, int& value, const char* help) {

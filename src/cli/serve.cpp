@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
+#include "cli/random_options.h"
 #include "cli/text_model.h"
 #include "qwen3_mlx/error.h"
 #include "server/server.h"
@@ -30,6 +31,7 @@ constexpr const char* examples =
 
 struct ServeCommand {
   ModelOptions model;
+  RandomOptions random;
   TemplateOptions chat_template;
   server::ServerOptions server;
   engine::EngineOptions engine;
@@ -303,7 +305,7 @@ void run(ServeCommand options, Exit& exit) {
             options.chat_template.file.empty() ? options.model.model
                                                : options.chat_template.file);
   exit.code = serve(
-      load_with_progress(options.model),
+      load_or_make(options.model, options.random),
       *tokenizer,
       std::move(chat_template),
       engine,
@@ -317,6 +319,7 @@ void add_serve(CLI::App& app, Exit& exit) {
       "serve", "Serve the model over HTTP, in OpenAI's terms");
   auto options = std::make_shared<ServeCommand>();
   add_model_options(*sub, options->model);
+  add_random_options(*sub, options->random);
   add_network_options(*sub, *options);
   add_engine_options(*sub, *options);
   add_template_options(*sub, *options);
