@@ -9,6 +9,22 @@
 
 namespace qwen3_mlx {
 
+namespace {
+
+// The rows of step.rows behind attention and its residual. Keys and values are
+// needed of all rows, whatever follows of some.
+mx::array attend_rows(
+    const Attention& attention,
+    const mx::array& x,
+    const RMSNorm& norm,
+    const LayerStep& step) {
+  const auto heads = attention.heads(x, norm, step);
+  return attention.o_proj.add_to(
+      take_rows(x, step.rows), take_rows(heads, step.rows));
+}
+
+} // namespace
+
 DenseBlock::DenseBlock(
     const ModelArgs& args,
     const BlockForm& form,
@@ -30,7 +46,7 @@ DenseBlock::DenseBlock(
 
 mx::array
 DenseBlock::operator()(const mx::array& x, const LayerStep& step) const {
-  const auto h = self_attn(x, input_layernorm, step);
+  const auto h = attend_rows(self_attn, x, input_layernorm, step);
   return mlp(h, post_attention_layernorm);
 }
 
@@ -57,14 +73,13 @@ SparseBlock::SparseBlock(
 
 mx::array
 SparseBlock::operator()(const mx::array& x, const LayerStep& step) const {
-  const auto h = self_attn(x, input_layernorm, step);
+  const auto h = attend_rows(self_attn, x, input_layernorm, step);
   return sparse_mlp ? (*sparse_mlp)(h, post_attention_layernorm)
                     : (*mlp)(h, post_attention_layernorm);
 }
 
-mx::array
-take_rows(const mx::array& x, const std::optional<std::vector<int>>& rows) {
-  if (!rows) {
+mx::array take_rows(const mx::array& x, const std::vector<int>* rows) {
+  if (rows == nullptr) {
     return x;
   }
   const auto is_own = [&](const int& row) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "mlx/array.h"
 #include "qwen3_mlx/model_args.h"
@@ -18,6 +19,9 @@ namespace mx = mlx::core;
 struct LayerStep {
   std::span<const Segment> segments;
   int layer_idx;
+  /// Rows of the layer's outputs that are wanted, ascending; null for all. A
+  /// block may compute these alone.
+  const std::vector<int>* rows = nullptr;
 };
 
 /// What differs between the layers of architectures.

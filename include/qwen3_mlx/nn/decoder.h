@@ -24,7 +24,7 @@ struct DenseBlock {
       const Weights& w,
       int layer_idx);
 
-  /// x [T, hidden_size] -> [T, hidden_size]
+  /// x [T, hidden_size] -> the rows of step.rows, or [T, hidden_size]
   mx::array operator()(const mx::array& x, const LayerStep& step) const;
 
   Attention self_attn;
@@ -51,9 +51,8 @@ struct SparseBlock {
   RMSNorm post_attention_layernorm;
 };
 
-/// Rows `rows` of x [T, n]; x itself when absent.
-mx::array
-take_rows(const mx::array& x, const std::optional<std::vector<int>>& rows);
+/// Rows `rows` of x [T, n]; x itself when null.
+mx::array take_rows(const mx::array& x, const std::vector<int>* rows);
 
 /// Logits of the final hidden states x [R, hidden_size] -> [R, vocab_size].
 mx::array output_logits(
@@ -67,14 +66,21 @@ template <class Block>
 struct Decoder {
   Decoder(const ModelArgs& args, const Weights& w);
 
-  /// Hidden states [T, hidden_size] after the last block, before the norm.
+  /// Hidden states [R, hidden_size] of step.logits_rows after the last block,
+  /// before the norm. What comes behind the last block's caches is computed for
+  /// those rows alone.
   mx::array hidden(const StepInput& step) const {
+    const auto* const rows = step.logits_rows ? &*step.logits_rows : nullptr;
     auto h = embed_tokens(step.tokens);
-    int layer_idx = 0;
-    for (const auto& layer : layers) {
-      h = layer(h, {step.segments, layer_idx++});
+    const int num_layers = static_cast<int>(layers.size());
+    for (int idx = 0; idx < num_layers; ++idx) {
+      h = layers[static_cast<std::size_t>(idx)](
+          h, {step.segments, idx, idx + 1 == num_layers ? rows : nullptr});
     }
-    return h;
+    // A block need not know of rows.
+    const bool is_taken =
+        rows != nullptr && h.shape(0) == static_cast<int>(rows->size());
+    return is_taken ? h : take_rows(h, rows);
   }
   /// The same, normed.
   mx::array operator()(const StepInput& step) const {
@@ -93,10 +99,7 @@ struct CausalLM final : ModelImpl {
 
   mx::array forward(const StepInput& step) const override {
     return output_logits(
-        take_rows(model.hidden(step), step.logits_rows),
-        model.norm,
-        lm_head,
-        model.embed_tokens);
+        model.hidden(step), model.norm, lm_head, model.embed_tokens);
   }
 
   ModelArgs args;
