@@ -147,16 +147,21 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
     x[300] = 40.0F;                    // stands out: its group is fine
     expect_same_everywhere([&](const KernelTable& kernels) {
       std::vector<std::byte> row(layout.n_bytes());
-      kernels.quantize_row(x.data(), layout, row.data());
+      const float* const from = x.data();
+      kernels.quantize_rows(&from, layout, row.data());
       const auto groups = layout.num_groups();
       const std::byte* const scales = row.data() + layout.scales_at();
-      std::int32_t fine[3]; // how many, the first's index and sum
-      std::memcpy(fine, row.data() + layout.num_fine_at(0), sizeof(fine));
-      EXPECT_EQ(fine[0], 1) << group;
-      EXPECT_EQ(fine[1], 300 / group);
+      std::int32_t num_fine;
+      std::memcpy(
+          &num_fine, row.data() + layout.num_fine_at(), sizeof(num_fine));
+      FineGroup fine;
+      std::memcpy(&fine, row.data() + layout.fine_groups_at(), sizeof(fine));
+      EXPECT_EQ(num_fine, 1) << group;
+      EXPECT_EQ(fine.group, 300 / group);
+      EXPECT_EQ(fine.row, 0);
       for (std::size_t g = 0; g < groups; ++g) {
         const float scale = load_float(scales, Float::f32, g);
-        const bool is_fine = g == std::size_t(fine[1]);
+        const bool is_fine = g == std::size_t(fine.group);
         double sum = 0;
         int second_sum = 0;
         for (std::size_t idx = 0; idx < std::size_t(group); ++idx) {
@@ -166,7 +171,7 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
                 static_cast<std::int8_t>(std::to_integer<int>(row[place]))};
           };
           const int second =
-              is_fine ? code_at(layout.second_codes_at(0) + at) : 0;
+              is_fine ? code_at(layout.second_codes_at() + idx) : 0;
           const double value = scale * (code_at(at) + second / 254.0);
           EXPECT_NEAR(value, x[at], (is_fine ? 0.003 : 0.5001) * scale);
           sum += value;
@@ -175,12 +180,57 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
         EXPECT_NEAR(
             load_float(scales, Float::f32, groups + g), sum, 1e-4 * scale);
         if (is_fine) {
-          EXPECT_EQ(fine[2], second_sum);
+          EXPECT_EQ(fine.code_sum, second_sum);
+          EXPECT_FLOAT_EQ(fine.scale, scale / 254);
         }
       }
       return row;
     });
   }
+}
+
+// A block of several rows holds what blocks of one row do.
+TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
+  const int cols = 192;
+  const int group = 64;
+  auto x = random_floats(3 * cols, 91);
+  x[70] = 40.0F;       // row 0, group 1
+  x[192 + 10] = 40.0F; // row 1, group 0
+  x[192 + 71] = 40.0F; // row 1, group 1
+  const QuantizedLayout together{cols, group, 3};
+  const QuantizedLayout one{cols, group};
+  expect_same_everywhere([&](const KernelTable& kernels) {
+    const float* const rows[] = {
+        x.data(), x.data() + cols, x.data() + 2 * cols};
+    std::vector<std::byte> block(together.n_bytes());
+    kernels.quantize_rows(rows, together, block.data());
+    std::vector<FineGroup> fine(3);
+    std::memcpy(
+        fine.data(),
+        block.data() + together.fine_groups_at(),
+        3 * sizeof(FineGroup));
+    EXPECT_EQ(fine[0].group, 0);
+    EXPECT_EQ(fine[0].row, 1);
+    EXPECT_EQ(fine[1].group, 1);
+    EXPECT_EQ(fine[1].row, 0);
+    EXPECT_EQ(fine[2].row, 1);
+    for (std::size_t row = 0; row < 3; ++row) {
+      std::vector<std::byte> alone(one.n_bytes());
+      kernels.quantize_rows(&rows[row], one, alone.data());
+      for (std::size_t col = 0; col < cols; ++col) {
+        EXPECT_EQ(block[(col / 4 * 3 + row) * 4 + col % 4], alone[col]);
+      }
+      for (std::size_t part = 0; part < 3 * one.num_groups(); ++part) {
+        EXPECT_EQ(
+            std::memcmp(
+                block.data() + together.scales_at() + 4 * (part * 3 + row),
+                alone.data() + one.scales_at() + 4 * part,
+                4),
+            0);
+      }
+    }
+    return block;
+  });
 }
 
 TEST(CpuRows, SwigluSoftmaxAndRotate) {

@@ -2,6 +2,7 @@
 #include "kernels/cpu/activations.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 namespace qwen3_mlx::cpu {
@@ -12,6 +13,56 @@ namespace {
 int balanced(int num_rows, int most) {
   const int num_blocks = std::max(1, (num_rows + most - 1) / most);
   return (num_rows + num_blocks - 1) / num_blocks;
+}
+
+// Puts the fine groups of rows into a block, in its order.
+void merge_fine_groups(
+    const std::byte* const* rows,
+    const QuantizedLayout& layout,
+    std::byte* to) {
+  const QuantizedLayout one{layout.cols, layout.group};
+  const auto group_cols = static_cast<std::size_t>(layout.group);
+  struct Rest { // of one row's fine groups
+    const std::byte* next;
+    const std::byte* end;
+    const std::byte* codes;
+  };
+  std::array<Rest, kMostBlockRows> rests;
+  std::int32_t total = 0;
+  for (int row = 0; row < layout.num_rows; ++row) {
+    std::int32_t count;
+    std::memcpy(&count, rows[row] + one.num_fine_at(), sizeof(count));
+    const std::byte* const first = rows[row] + one.fine_groups_at();
+    rests[static_cast<std::size_t>(row)] = {
+        first,
+        first + static_cast<std::size_t>(count) * sizeof(FineGroup),
+        rows[row] + one.second_codes_at()};
+    total += count;
+  }
+  std::memcpy(to + layout.num_fine_at(), &total, sizeof(total));
+  std::byte* groups = to + layout.fine_groups_at();
+  std::byte* codes = to + layout.second_codes_at();
+  for (std::int32_t group = 0; total > 0; ++group) {
+    for (std::int32_t row = 0; row < layout.num_rows; ++row) {
+      Rest& rest = rests[static_cast<std::size_t>(row)];
+      FineGroup fine;
+      if (rest.next == rest.end) {
+        continue;
+      }
+      std::memcpy(&fine, rest.next, sizeof(fine));
+      if (fine.group != group) {
+        continue;
+      }
+      fine.row = row;
+      std::memcpy(groups, &fine, sizeof(fine));
+      std::memcpy(codes, rest.codes, group_cols);
+      rest.next += sizeof(fine);
+      rest.codes += group_cols;
+      groups += sizeof(fine);
+      codes += group_cols;
+      --total;
+    }
+  }
 }
 
 // Makes one block of several of one row.
@@ -34,27 +85,7 @@ void interleave(
       };
   spread(static_cast<std::size_t>(layout.cols) / kSize, 0, to);
   spread(3 * layout.num_groups(), one.scales_at(), to + layout.scales_at());
-  for (int m = 0; m < layout.num_rows; ++m) {
-    const std::byte* const row = rows[m];
-    const std::byte* const fine = row + one.num_fine_at(0);
-    std::int32_t num_fine;
-    std::memcpy(&num_fine, fine, sizeof(num_fine));
-    const auto n_fine = static_cast<std::size_t>(num_fine);
-    std::memcpy(
-        to + layout.num_fine_at(m),
-        fine,
-        sizeof(num_fine) + n_fine * sizeof(FineGroup));
-    for (std::size_t idx = 0; idx < n_fine; ++idx) {
-      FineGroup group;
-      std::memcpy(
-          &group, fine + sizeof(num_fine) + idx * sizeof(group), sizeof(group));
-      const auto at = static_cast<std::size_t>(group.idx * layout.group);
-      std::memcpy(
-          to + layout.second_codes_at(m) + at,
-          row + one.second_codes_at(0) + at,
-          static_cast<std::size_t>(layout.group));
-    }
-  }
+  merge_fine_groups(rows, layout, to);
 }
 
 // The rows of one block, of which the last may hold fewer.
@@ -109,24 +140,15 @@ Activations::Activations(
     const int count = rows_of(block, block_rows_, num_rows);
     std::byte* const to =
         data_.get() + static_cast<std::size_t>(block) * block_bytes;
-    const auto floats = make_scratch<float>(padded);
-    if (block_rows_ == 1) {
-      prepare(block, floats.get());
-      kernels.quantize_row(floats.get(), layout_, to);
-      return;
-    }
-    const std::size_t row_bytes = layout_.n_bytes();
-    const auto rows =
-        make_scratch<std::byte>(static_cast<std::size_t>(count) * row_bytes);
-    std::vector<const std::byte*> pointers;
+    const auto floats =
+        make_scratch<float>(static_cast<std::size_t>(count) * padded);
+    std::array<const float*, kMostBlockRows> rows;
     for (int m = 0; m < count; ++m) {
-      std::byte* const row =
-          rows.get() + static_cast<std::size_t>(m) * row_bytes;
-      prepare(block * block_rows_ + m, floats.get());
-      kernels.quantize_row(floats.get(), layout_, row);
-      pointers.push_back(row);
+      const auto idx = static_cast<std::size_t>(m);
+      prepare(block * block_rows_ + m, floats.get() + idx * padded);
+      rows[idx] = floats.get() + idx * padded;
     }
-    interleave(pointers.data(), {w.cols, w.group, count}, to);
+    kernels.quantize_rows(rows.data(), {w.cols, w.group, count}, to);
   });
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/thread_pool.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/scratch.h"
 
 namespace qwen3_mlx::cpu {
 
@@ -18,6 +19,8 @@ struct Context {
   /// Activations stay in float32; otherwise quantized weights meet them in
   /// int8.
   bool exact = false;
+  /// For what an operation computes between its steps, or null.
+  ScratchPool* scratch = nullptr;
 };
 
 /// Rows of elements, `stride` elements from one to the next.

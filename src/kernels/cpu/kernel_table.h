@@ -30,23 +30,28 @@ inline constexpr int kPanelRows = 60;
 /// What a second code divides a step of the first one by.
 inline constexpr int kFineSteps = 254;
 
-/// A group that has second codes.
+/// Rows of a block of activations, at most.
+inline constexpr int kMostBlockRows = 16;
+
+/// A group of a row that has second codes.
 struct FineGroup {
-  std::int32_t idx;
+  std::int32_t group;
+  std::int32_t row;
   std::int32_t code_sum; ///< Of its second codes.
+  float scale;           ///< Of its second codes.
 };
 
 /// Activation rows in int8, a block of `num_rows` that meet the weights
 /// together: their codes, four columns of each row after the other
 /// [cols / 4][num_rows][4]; then for each group and row a scale
 /// [groups][num_rows], likewise the scaled sum of its elements (float32) and
-/// the sum of its codes (int32); then the rows' fine parts.
+/// the sum of its codes (int32); then the fine groups.
 ///
 /// A group whose largest element stands out from the row is fine: second codes
 /// give what remains of its elements, in parts of a step, so that they are not
 /// lost beside the large one. Few groups are fine, and most of the error of
-/// plain int8 comes from them. A row's fine part is its second codes [cols],
-/// the number of fine groups (int32) and those.
+/// plain int8 comes from them. Their number (int32) comes first, then each of
+/// them, by group and then by row, then their second codes [fine][group].
 struct QuantizedLayout {
   int cols = 0;
   int group = 0;
@@ -66,18 +71,17 @@ struct QuantizedLayout {
   QWEN3_MLX_INLINE std::size_t scales_at() const {
     return static_cast<std::size_t>(num_rows) * code_bytes();
   }
-  QWEN3_MLX_INLINE std::size_t fine_bytes() const {
-    return round_up(code_bytes() + 4 + sizeof(FineGroup) * num_groups(), 64);
+  QWEN3_MLX_INLINE std::size_t num_fine_at() const {
+    return scales_at() + 12 * num_scales();
   }
-  QWEN3_MLX_INLINE std::size_t second_codes_at(int row) const {
-    return round_up(scales_at() + 12 * num_scales(), 64) +
-        static_cast<std::size_t>(row) * fine_bytes();
+  QWEN3_MLX_INLINE std::size_t fine_groups_at() const {
+    return num_fine_at() + sizeof(std::int32_t);
   }
-  QWEN3_MLX_INLINE std::size_t num_fine_at(int row) const {
-    return second_codes_at(row) + code_bytes();
+  QWEN3_MLX_INLINE std::size_t second_codes_at() const {
+    return round_up(fine_groups_at() + sizeof(FineGroup) * num_scales(), 64);
   }
   QWEN3_MLX_INLINE std::size_t n_bytes() const {
-    return second_codes_at(num_rows);
+    return second_codes_at() + scales_at();
   }
 };
 
@@ -168,9 +172,10 @@ struct KernelTable {
       const void* weight,
       Float weight_type,
       float eps);
-  /// Makes a block of one row; x holds zeros beyond `layout.cols`.
-  void (*quantize_row)(
-      const float* x,
+  /// Makes a block of layout.num_rows rows, each of which holds zeros beyond
+  /// `layout.cols`.
+  void (*quantize_rows)(
+      const float* const* x,
       const QuantizedLayout& layout,
       std::byte* to);
   /// Quantizes a group of `count` floats, a multiple of 16 up to kMaxHeadDim,

@@ -248,8 +248,8 @@ void experts_mlp(
   const int inner = w.up ? gate_up.rows : gate_up.rows / 2;
   const auto stride =
       round_up(static_cast<std::size_t>(fused ? inner : 2 * inner), 64);
-  const auto hidden =
-      make_scratch<float>(static_cast<std::size_t>(num_pairs) * stride);
+  const Scratch<float> hidden(
+      context.scratch, static_cast<std::size_t>(num_pairs) * stride);
   const MutableRows hidden_rows{hidden.get(), Float::f32, stride};
   {
     const Activations activations(

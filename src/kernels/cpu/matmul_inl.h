@@ -14,38 +14,29 @@
 /// Columns of one partial sum of the float path.
 inline constexpr int kSumCols = 64;
 
-// What the second codes of a block's rows add.
-template <Codes codes, int num_rows>
+// Adds what the second codes of a block's rows give.
+template <Codes codes>
 inline void add_fine_groups(
     const PackedLayout& layout,
     const QuantizedLayout& x_layout,
     const std::byte* tile,
     const std::byte* rows,
-    F32* acc) {
-  const auto* const scales =
-      reinterpret_cast<const float*>(rows + x_layout.scales_at());
-  for (int m = 0; m < num_rows; ++m) {
-    const std::byte* fine = rows + x_layout.num_fine_at(m);
-    std::int32_t num_fine;
-    std::memcpy(&num_fine, fine, sizeof(num_fine));
-    fine += sizeof(num_fine);
-    for (; num_fine > 0; --num_fine, fine += sizeof(FineGroup)) {
-      FineGroup group;
-      std::memcpy(&group, fine, sizeof(group));
-      const auto at = static_cast<std::size_t>(group.idx);
-      const std::byte* const block = tile + at * layout.block_bytes();
-      const auto* const x = reinterpret_cast<const std::int8_t*>(rows) +
-          x_layout.second_codes_at(m) +
-          at * static_cast<std::size_t>(layout.group);
-      I32 dot = set1_i(-kCodeOffset<codes> * group.code_sum);
-      block_dots<codes, 1>(block, layout.group, x, &dot);
-      const F32 scale = load_any(block + layout.code_bytes(), layout.type, 0);
-      const float x_scale = scales[at * num_rows + static_cast<std::size_t>(m)];
-      acc[m] =
-          fma(to_float(dot),
-              mul(scale, set1(x_scale / static_cast<float>(kFineSteps))),
-              acc[m]);
-    }
+    F32* out) {
+  std::int32_t num_fine;
+  std::memcpy(&num_fine, rows + x_layout.num_fine_at(), sizeof(num_fine));
+  const auto* fine =
+      reinterpret_cast<const FineGroup*>(rows + x_layout.fine_groups_at());
+  const auto* x =
+      reinterpret_cast<const std::int8_t*>(rows + x_layout.second_codes_at());
+  for (const FineGroup* const end = fine + num_fine; fine < end; ++fine) {
+    const std::byte* const block =
+        tile + static_cast<std::size_t>(fine->group) * layout.block_bytes();
+    I32 dot = set1_i(-kCodeOffset<codes> * fine->code_sum);
+    block_dots<codes, 1>(block, layout.group, x, &dot);
+    const F32 scale = load_any(block + layout.code_bytes(), layout.type, 0);
+    out[fine->row] =
+        fma(to_float(dot), mul(scale, set1(fine->scale)), out[fine->row]);
+    x += layout.group;
   }
 }
 
@@ -101,10 +92,10 @@ inline void tile_int8(
     x_scales += num_rows;
     block += block_bytes;
   }
-  add_fine_groups<codes, num_rows>(layout, x_layout, tile, rows, acc);
   for (int m = 0; m < num_rows; ++m) {
     out[m] = acc[m];
   }
+  add_fine_groups<codes>(layout, x_layout, tile, rows, out);
 }
 
 // Partial sums over `num_cols` <= 64 columns from `first_col` of tile elements

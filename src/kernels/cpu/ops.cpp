@@ -262,7 +262,7 @@ class SparsePrimitive final : public CpuPrimitive {
         options,
         experts.data(),
         weights.data());
-    const auto outputs = make_scratch<float>(pairs * stride);
+    const Scratch<float> outputs(context.scratch, pairs * stride);
     experts_mlp(
         context,
         rows,

@@ -20,6 +20,8 @@
 namespace qwen3_mlx::cpu {
 
 inline constexpr int kTileRows = 16;
+/// Columns of a group, at most.
+inline constexpr int kMostGroupCols = 128;
 
 /// How one weight is stored.
 ///   u4, u8: an unsigned code; weight = scale * code + bias.

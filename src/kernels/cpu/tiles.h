@@ -19,13 +19,14 @@ struct Runtime {
   explicit Runtime(int num_threads = 0, bool exact = false);
 
   Context context() {
-    return {pool, kernels, exact};
+    return {pool, kernels, exact, &scratch};
   }
 
   ThreadPool pool;
   const KernelTable& kernels;
   bool exact;
   WeightArena arena; ///< Where make_tiled() takes memory from.
+  ScratchPool scratch;
 };
 
 /// How the bytes of a tiled matrix are to be read.
