@@ -7,11 +7,14 @@ weight with the formulas of those programs in numpy, bit for bit in float32.
 
 AWQ, GPTQ (2, 3, 4, 8 bits; v1 and v2 zero points; g_idx), block and per-tensor
 FP8, compressed-tensors' pack-quantized (4 and 8 bits, symmetric and not),
-float-quantized, nvfp4 and mxfp4; dense and mixture-of-experts. The weights come from convert;
-what is loaded directly must give the same tokens. Needs numpy.
+float-quantized, nvfp4 and mxfp4, bitsandbytes' nf4 and fp4; dense and mixture-of-experts.
+The weights come from convert; what is loaded directly must give the same tokens, and FP8
+straight to mxfp8 or 8 bits the same bytes as by way of float32. Needs numpy; where the packages
+torch and bitsandbytes are there, the latter packs and unpacks as well.
 """
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -175,6 +178,64 @@ class Fp4:
         return weight, {"weight_packed": packed} | parts
 
 
+def bitsandbytes_config(kind: str) -> dict:
+    return {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False,
+            "bnb_4bit_quant_type": kind, "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": "float32"}
+
+
+class Bitsandbytes:
+    """A table of 16 values, two codes a byte, the first in the high bits; scales
+    of blocks of the whole matrix, packed as well where `nested`."""
+
+    def __init__(self, kind, block_size=64, nested=True):
+        self.kind, self.block_size, self.nested = kind, block_size, nested
+        self.config = bitsandbytes_config(kind)
+
+    def quantize(self, rng, out, columns):
+        size = out * columns
+        blocks = -(-size // self.block_size)
+        q = rng.integers(0, 16, size).astype(np.uint8)
+        table = np.sort(rng.uniform(-1, 1, 16)).astype(np.float32)
+        state = {"quant_type": self.kind, "blocksize": self.block_size, "dtype": "bfloat16",
+                 "shape": [out, columns]}
+        parts = {"weight": (q[::2] << 4 | q[1::2]).reshape(-1, 1).view(np.int8), "weight.quant_map": table}
+        if self.nested:
+            codes = rng.integers(0, 256, blocks).astype(np.uint8)
+            nested_table = np.sort(rng.uniform(-1, 1, 256)).astype(np.float32)
+            nested = rng.uniform(0.001, 0.01, -(-blocks // 256)).astype(np.float32)
+            offset = float(np.float32(rng.uniform(0.01, 0.02)))
+            scales = nested_table[codes] * nested.repeat(256)[:blocks] + np.float32(offset)
+            state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": offset}
+            parts |= {"weight.absmax": codes.view(np.int8), "weight.nested_absmax": nested,
+                      "weight.nested_quant_map": nested_table}
+        else:
+            parts["weight.absmax"] = scales = rng.uniform(0.001, 0.05, blocks).astype(np.float32)
+        text = np.frombuffer(json.dumps(state).encode(), np.int8)
+        weight = table[q] * scales.repeat(self.block_size)[:size]
+        return weight.reshape(out, columns), parts | {f"weight.quant_state.bitsandbytes__{self.kind}": text}
+
+
+class BitsandbytesPackage:
+    """As bitsandbytes itself packs and unpacks random weights, in float32."""
+
+    def __init__(self, kind, block_size, nested):
+        self.kind, self.block_size, self.nested = kind, block_size, nested
+        self.config = bitsandbytes_config(kind)
+
+    def quantize(self, rng, out, columns):
+        import bitsandbytes.functional
+        import torch
+
+        weight = torch.from_numpy(rng.normal(0, 0.02, (out, columns)).astype(np.float32))
+        packed, state = bitsandbytes.functional.quantize_4bit(
+            weight, blocksize=self.block_size, compress_statistics=self.nested, quant_type=self.kind)
+        parts = {"weight": packed} | {f"weight.{leaf}": part for leaf, part in state.as_dict(packed=True).items()}
+        parts = {leaf: part.numpy() for leaf, part in parts.items()}
+        parts = {leaf: part.view(np.int8) if part.dtype == np.uint8 else part for leaf, part in parts.items()}
+        return bitsandbytes.functional.dequantize_4bit(packed, state).numpy(), parts
+
+
 # uint8 stands for E4M3 here, so int8 is what is stored as U8.
 TYPES = {"float32": "F32", "float16": "F16", "int32": "I32", "int64": "I64",
          "uint8": "F8_E4M3", "int8": "U8"}
@@ -205,6 +266,26 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return result
 
 
+def convert(program: Path, source: Path, target: Path, *options: str) -> None:
+    done = subprocess.run([program, "convert", "--model", source, "-o", target, *options],
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip())
+
+
+def check_requantized(program: Path, source: Path, floats: Path) -> None:
+    """Straight to 8 bits is the same as by way of float32."""
+    for mode, group_size in (("mxfp8", 32), ("affine", 64)):
+        options = ["-q", "--q-mode", mode, "--q-bits", "8", "--q-group-size", str(group_size)]
+        written = []
+        for at, where in enumerate((source, floats)):
+            target = floats.with_name(f"{mode}-{at}")
+            convert(program, where, target, *options)
+            written.append((target / "model.safetensors").read_bytes())
+        if written[0] != written[1]:
+            raise RuntimeError(f"to {mode}: not what float32 becomes")
+
+
 def check(scheme, config: dict, program: Path) -> str:
     rng = np.random.default_rng(9)
     with tempfile.TemporaryDirectory() as name:
@@ -227,11 +308,10 @@ def check(scheme, config: dict, program: Path) -> str:
         path = source / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": scheme.config}))
         target = Path(name) / "target"
-        done = subprocess.run([program, "convert", "--model", source, "-o", target, "-d"],
-                              capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(done.stderr.strip())
+        convert(program, source, target, "-d")
         found = read_safetensors(target / "model.safetensors")
+        if isinstance(scheme, Fp8):
+            check_requantized(program, source, target)
         num_weights = 0
         for tensor, data in expected.items():
             ours = found.get(tensor)
@@ -270,6 +350,14 @@ def main():
             name = f"packed-{bits}-{'symmetric' if symmetric else 'zero-points'}"
             schemes[name] = Packed(bits, 32, symmetric)
             schemes[f"{name}-channel"] = Packed(bits, 0, symmetric)
+    classes = {"": Bitsandbytes}
+    if importlib.util.find_spec("bitsandbytes"):
+        classes["-package"] = BitsandbytesPackage
+    for suffix, kind_of in classes.items():
+        for kind in ("nf4", "fp4"):
+            for block_size in (64, 4096):
+                schemes[f"{kind}-{block_size}{suffix}"] = kind_of(kind, block_size, nested=False)
+                schemes[f"{kind}-{block_size}-nested{suffix}"] = kind_of(kind, block_size, nested=True)
     checks = []
     for name, scheme in schemes.items():
         for model, config in (("qwen3", dense), ("qwen3_moe", moe)):

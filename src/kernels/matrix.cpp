@@ -6,22 +6,6 @@
 
 namespace qwen3_mlx {
 
-const char* to_string(QuantMode mode) {
-  switch (mode) {
-  case QuantMode::none:
-    return "none";
-  case QuantMode::affine:
-    return "affine";
-  case QuantMode::mxfp4:
-    return "mxfp4";
-  case QuantMode::mxfp8:
-    return "mxfp8";
-  case QuantMode::nvfp4:
-    return "nvfp4";
-  }
-  return "none";
-}
-
 int Matrix::out_dim() const {
   return tiles ? tiles->layout.rows
       : blocks ? blocks->layout.rows

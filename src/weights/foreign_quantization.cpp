@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "weights/import_bitsandbytes.h"
 #include "weights/import_fp4.h"
 #include "weights/import_fp8.h"
 #include "weights/import_packed.h"
@@ -180,6 +181,26 @@ ForeignQuantization parse_compressed(const Config& config) {
   return out;
 }
 
+ForeignQuantization parse_bitsandbytes(const Config& config) {
+  if (config.get_bool_or("load_in_8bit", false) ||
+      !config.get_bool_or("load_in_4bit", true)) {
+    config.fail(
+        "load_in_4bit",
+        "expected true: of bitsandbytes 4 bits (nf4, fp4) can be read, 8 bits "
+        "(LLM.int8) cannot; use this model as it was before that");
+  }
+  const auto type = config.get_string_or("bnb_4bit_quant_type", "fp4");
+  if (type != "nf4" && type != "fp4") {
+    config.fail(
+        "bnb_4bit_quant_type",
+        "expected \"nf4\" or \"fp4\", found \"" + type + "\"");
+  }
+  ForeignQuantization out{ForeignMethod::bitsandbytes, "bitsandbytes " + type};
+  out.bits = 4;
+  out.state_name = "bitsandbytes__" + type;
+  return out;
+}
+
 } // namespace
 
 std::optional<ForeignQuantization>
@@ -204,11 +225,15 @@ parse_foreign_quantization(const Config& config) {
   if (method == "compressed-tensors") {
     return parse_compressed(section);
   }
+  if (method == "bitsandbytes") {
+    return parse_bitsandbytes(section);
+  }
   section.fail(
       "quant_method",
       "\"" + method +
-          "\" weights cannot be read; known are fp8, awq, gptq and "
-          "compressed-tensors; or use an mlx-community conversion of this "
+          "\" weights cannot be read; known are fp8, awq, gptq, "
+          "compressed-tensors and bitsandbytes; or use an mlx-community "
+          "conversion of this "
           "model, or one that is not quantized");
 }
 
@@ -237,6 +262,9 @@ void import_foreign(
   case ForeignMethod::nvfp4_pack_quantized:
   case ForeignMethod::mxfp4_pack_quantized:
     import_fp4(path, quantization, tensors);
+    break;
+  case ForeignMethod::bitsandbytes:
+    import_bitsandbytes(path, quantization, tensors);
     break;
   }
 }

@@ -22,6 +22,7 @@ enum class ForeignMethod {
   float_quantized, ///< compressed-tensors: FP8 (E4M3).
   nvfp4_pack_quantized, ///< compressed-tensors: FP4, scales FP8 and one float.
   mxfp4_pack_quantized, ///< compressed-tensors: as MLX's mxfp4.
+  bitsandbytes,         ///< 4 bits of a table: nf4 or fp4.
 };
 
 struct ForeignQuantization {
@@ -34,6 +35,8 @@ struct ForeignQuantization {
   int block_columns = 0; ///< fp8
   bool symmetric = true; ///< pack_quantized
   int zero_offset = 0;   ///< gptq: 1 where stored zero points are one less.
+  /// bitsandbytes: "bitsandbytes__nf4", the end of a name of each matrix.
+  std::string state_name = {};
 };
 
 /// From "quantization_config"; nothing where there is none or it is MLX's own.

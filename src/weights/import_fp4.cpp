@@ -10,6 +10,7 @@
 
 #include "base/half.h"
 #include "weights/import_checks.h"
+#include "weights/import_module.h"
 #include "weights/row_source.h"
 #include "weights/stored_rows.h"
 
@@ -89,55 +90,39 @@ class Fp4Module {
       const ForeignQuantization& quantization,
       TensorMap& tensors,
       std::string name)
-      : path_(path), quantization_(quantization), tensors_(tensors),
-        name_(std::move(name)) {}
+      : quantization_(quantization), module_(path, tensors, std::move(name)) {}
 
   void import() {
     const bool is_nvfp4 =
         quantization_.method == ForeignMethod::nvfp4_pack_quantized;
     Fp4Parts parts;
-    parts.packed = take(".weight_packed");
-    parts.scales = take(".weight_scale");
+    parts.packed = module_.take(".weight_packed");
+    parts.scales = module_.take(".weight_scale");
     check(parts, is_nvfp4 ? "F8_E4M3" : "U8");
     if (is_nvfp4) {
-      parts.global_scale = take(".weight_global_scale");
+      parts.global_scale = module_.take(".weight_global_scale");
       check_global(parts);
       // Of activations: what they are quantized to elsewhere.
-      tensors_.erase(name_ + ".input_global_scale");
-      auto imported = parts.packed;
-      imported.type = StoredType::imported;
-      imported.shape.back() *= 2;
-      imported.rows = std::make_shared<const Nvfp4Rows>(
-          std::move(parts), static_cast<std::size_t>(quantization_.group_size));
-      add(".weight", std::move(imported));
+      module_.find(".input_global_scale");
+      auto packed = parts.packed;
+      auto shape = packed.shape;
+      shape.back() *= 2;
+      module_.add_rows(
+          std::move(packed),
+          std::move(shape),
+          std::make_shared<const Nvfp4Rows>(
+              std::move(parts),
+              static_cast<std::size_t>(quantization_.group_size)));
     } else {
       parts.packed.type = StoredType::u32;
       parts.packed.type_name = "U32";
       parts.packed.shape.back() /= 4;
-      add(".weight", std::move(parts.packed));
-      add(".scales", std::move(parts.scales));
+      module_.add(".weight", std::move(parts.packed));
+      module_.add(".scales", std::move(parts.scales));
     }
   }
 
  private:
-  StoredTensor take(const std::string& leaf) {
-    const auto found = tensors_.find(name_ + leaf);
-    if (found == tensors_.end()) {
-      throw TensorError(path_, name_ + leaf, "is missing");
-    }
-    auto tensor = std::move(found->second);
-    tensors_.erase(found);
-    return tensor;
-  }
-
-  void add(const char* leaf, StoredTensor tensor) {
-    const auto [place, added] =
-        tensors_.try_emplace(name_ + leaf, std::move(tensor));
-    if (!added) {
-      fail(place->second, "is there beside a packed matrix of the same name");
-    }
-  }
-
   void check(const Fp4Parts& parts, const char* scale_type) const {
     expect_type(parts.packed, "U8");
     auto shape = parts.packed.shape;
@@ -166,10 +151,8 @@ class Fp4Module {
                           : std::vector<std::int64_t>{1});
   }
 
-  const std::filesystem::path& path_;
   const ForeignQuantization& quantization_;
-  TensorMap& tensors_;
-  std::string name_;
+  ImportModule module_;
 };
 
 } // namespace

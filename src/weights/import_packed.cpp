@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "weights/import_checks.h"
+#include "weights/import_module.h"
 #include "weights/row_source.h"
 #include "weights/stored_rows.h"
 
@@ -213,15 +214,14 @@ class Module {
       const ForeignQuantization& quantization,
       TensorMap& tensors,
       std::string name)
-      : path_(path), quantization_(quantization), tensors_(tensors),
-        name_(std::move(name)) {}
+      : quantization_(quantization), module_(path, tensors, std::move(name)) {}
 
   void import() {
     const bool compressed =
         quantization_.method == ForeignMethod::pack_quantized;
     Parts parts;
-    parts.weight = take(compressed ? ".weight_packed" : ".qweight");
-    parts.scales = take(compressed ? ".weight_scale" : ".scales");
+    parts.weight = module_.take(compressed ? ".weight_packed" : ".qweight");
+    parts.scales = module_.take(compressed ? ".weight_scale" : ".scales");
     expect_words(parts.weight);
     if (!is_readable(parts.scales)) {
       fail(
@@ -229,11 +229,11 @@ class Module {
           "is stored as " + parts.scales.type_name + ", expected a float type");
     }
     if (!compressed) {
-      parts.zeros = take(".qzeros");
+      parts.zeros = module_.take(".qzeros");
     } else if (!quantization_.symmetric) {
-      parts.zeros = take(".weight_zero_point");
+      parts.zeros = module_.take(".weight_zero_point");
     }
-    parts.group_idx = find(compressed ? ".weight_g_idx" : ".g_idx");
+    parts.group_idx = module_.find(compressed ? ".weight_g_idx" : ".g_idx");
     const auto sizes =
         compressed ? compressed_sizes(parts) : column_sizes(parts);
     const auto group_size = static_cast<std::size_t>(quantization_.group_size);
@@ -245,39 +245,17 @@ class Module {
               std::to_string(group_size));
     }
     check(parts, sizes);
-    StoredTensor imported = parts.weight;
-    imported.type = StoredType::imported;
-    imported.shape = with_experts(
-        static_cast<std::int64_t>(sizes.out),
-        static_cast<std::int64_t>(sizes.in));
-    imported.rows = std::make_shared<const PackedRows>(
-        quantization_, std::move(parts), sizes);
-    const auto [place, added] =
-        tensors_.try_emplace(name_ + ".weight", std::move(imported));
-    if (!added) {
-      fail(place->second, "is there beside a packed matrix of the same name");
-    }
+    auto packed = parts.weight;
+    module_.add_rows(
+        std::move(packed),
+        with_experts(
+            static_cast<std::int64_t>(sizes.out),
+            static_cast<std::int64_t>(sizes.in)),
+        std::make_shared<const PackedRows>(
+            quantization_, std::move(parts), sizes));
   }
 
  private:
-  std::optional<StoredTensor> find(const std::string& leaf) {
-    const auto found = tensors_.find(name_ + leaf);
-    if (found == tensors_.end()) {
-      return std::nullopt;
-    }
-    auto tensor = std::move(found->second);
-    tensors_.erase(found);
-    return tensor;
-  }
-
-  StoredTensor take(const std::string& leaf) {
-    auto tensor = find(leaf);
-    if (!tensor) {
-      throw TensorError(path_, name_ + leaf, "is missing");
-    }
-    return std::move(*tensor);
-  }
-
   void expect_words(const StoredTensor& tensor) {
     expect_type(tensor, "I32");
     if (tensor.shape.size() != 2 && tensor.shape.size() != 3) {
@@ -334,7 +312,7 @@ class Module {
   /// The size of the input is told by a tensor: a row's last word may be only
   /// partly used.
   Sizes compressed_sizes(const Parts& parts) {
-    const auto shape = take(".weight_shape");
+    const auto shape = module_.take(".weight_shape");
     const auto rank = parts.weight.shape.size();
     const auto n_numbers =
         static_cast<std::size_t>(2 * std::max<std::int64_t>(1, experts_));
@@ -401,10 +379,8 @@ class Module {
     }
   }
 
-  const std::filesystem::path& path_;
   const ForeignQuantization& quantization_;
-  TensorMap& tensors_;
-  std::string name_;
+  ImportModule module_;
   std::int64_t experts_ = 0; ///< 0: the matrix is not stacked.
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// A checkpoint of AWQ, GPTQ, FP8 or compressed-tensors: the first byte picks
-// one of the configs, the rest is model.safetensors. Refused by an Error, or
-// every row of what was imported can be read.
+// A checkpoint of AWQ, GPTQ, FP8, compressed-tensors or bitsandbytes: the first
+// byte picks one of the configs, the rest is model.safetensors. Refused by an
+// Error, or every row of what was imported can be read.
 #include <array>
 #include <cstdlib>
 #include <string_view>
@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr std::array<std::string_view, 11> configs = {
+constexpr std::array<std::string_view, 13> configs = {
     R"({"quant_method":"fp8","weight_block_size":[4,4]})",
     R"({"quant_method":"fp8"})",
     R"({"quant_method":"awq","bits":4,"group_size":8})",
@@ -36,6 +36,10 @@ constexpr std::array<std::string_view, 11> configs = {
     R"({"quant_method":"compressed-tensors","format":"mxfp4-pack-quantized",
         "config_groups":{"g":{"weights":{"num_bits":4,"type":"float",
         "strategy":"group","group_size":32}}}})",
+    R"({"quant_method":"bitsandbytes","load_in_4bit":true,
+        "bnb_4bit_quant_type":"nf4"})",
+    R"({"quant_method":"bitsandbytes","load_in_4bit":true,
+        "bnb_4bit_quant_type":"fp4"})",
 };
 
 // What a fuzzer can claim without holding it is not worth its time.
