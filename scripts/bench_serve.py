@@ -4,10 +4,11 @@
 first token and time between tokens.
 
     bench_serve.py --url http://127.0.0.1:8080 [--streams 16] [--requests 64]
-                   [--input 128] [--output 128] [--rate R] [--json FILE]
+                   [--input 128] [--output 128] [--rate R] [--processes N] [--json FILE]
 
 Closed loop: --streams clients, each of which asks again when it has its answer.
-With --rate, requests come at random (Poisson), R a second. Needs nothing but
+With --rate, requests come at random (Poisson), R a second. One process reads
+some 10,000 tokens a second; --processes shares the clients among several. Needs nothing but
 Python. Prompts are token ids drawn at random below --vocab, none like another.
 With --intruder N, a prompt of N tokens arrives in the middle, and the longest
 pause of the others around it is printed with a histogram, and how many tokens
@@ -17,6 +18,7 @@ the one that got fewest had until the intruder's first.
 import argparse
 import asyncio
 import json
+import multiprocessing
 import random
 import time
 from urllib.parse import urlparse
@@ -77,8 +79,9 @@ def histogram(gaps):
         low = bound
 
 
-async def run(options):
-    rng = random.Random(options.seed)
+async def run(options, number):
+    """Results and failures of process `number`'s share, and the intruder."""
+    rng = random.Random(options.seed * 1000 + number)
     results, failures = [], []
 
     def body(length, output):
@@ -96,31 +99,55 @@ async def run(options):
         for _ in range(share):
             await one()
 
-    begun = time.perf_counter()
     if options.rate:
         tasks = []
-        for _ in range(options.requests):
+        for _ in range(number, options.requests, options.processes):
             tasks.append(asyncio.create_task(one()))
-            await asyncio.sleep(rng.expovariate(options.rate))
+            await asyncio.sleep(rng.expovariate(options.rate / options.processes))
     else:
-        shares = [len(range(i, options.requests, options.streams)) for i in range(options.streams)]
-        tasks = [asyncio.create_task(client(share)) for share in shares]
+        tasks = [asyncio.create_task(client(len(range(i, options.requests, options.streams))))
+                 for i in range(number, options.streams, options.processes)]
     intruder = None
-    if options.intruder:
+    if options.intruder and number == 0:
         await asyncio.sleep(options.intruder_after)
         intruder = await stream(options.url, body(options.intruder, 1))
     await asyncio.gather(*tasks)
-    seconds = time.perf_counter() - begun
-    row, gaps = summary(results, seconds)
+    return results, failures, intruder
+
+
+def run_process(work):
+    return asyncio.run(run(*work))
+
+
+def beside(results, intruder):
+    """What the other streams had while the intruder waited for its first token."""
+    start, arrived, _ = intruder
+    end = arrived[0]
+    pauses = [(b - a) * 1e3 for _, times, _ in results for a, b in zip(times, times[1:])
+              if a < end and b > start]
+    tokens = [sum(start < time < end for time in times) for _, times, _ in results
+              if times[0] < start and times[-1] > end]
+    return {"intruder_ttft_ms": (end - start) * 1e3,
+            "longest_pause_beside_intruder_ms": max(pauses, default=0),
+            "fewest_tokens_beside_intruder": min(tokens, default=0)}
+
+
+def measure(options):
+    begun = time.perf_counter()
+    work = [(options, number) for number in range(options.processes)]
+    if options.processes == 1:
+        parts = [run_process(work[0])]
+    else:
+        with multiprocessing.Pool(options.processes) as pool:
+            parts = pool.map(run_process, work, chunksize=1)
+    results = [result for part in parts for result in part[0]]
+    failures = [failure for part in parts for failure in part[1]]
+    begun = min((result[0] for result in results), default=begun)
+    end = max((result[1][-1] for result in results if result[1]), default=begun)
+    row, gaps = summary(results, max(end - begun, 1e-9))
     row["failed"] = len(failures)
-    if intruder:
-        start, times, _ = intruder
-        end = times[0]
-        beside = [(b - a) * 1e3 for _, ts, _ in results for a, b in zip(ts, ts[1:]) if a < end and b > start]
-        row["intruder_ttft_ms"] = (end - start) * 1e3
-        row["longest_pause_beside_intruder_ms"] = max(beside, default=0)
-        row["fewest_tokens_beside_intruder"] = min(
-            (sum(start < t < end for t in ts) for _, ts, _ in results if ts[0] < start and ts[-1] > end), default=0)
+    if parts[0][2]:
+        row.update(beside(results, parts[0][2]))
     for name, value in row.items():
         print(f"{name:<36}{value:>12.1f}" if isinstance(value, float) else f"{name:<36}{value:>12}")
     for failure in sorted(set(failures))[:5]:
@@ -140,13 +167,14 @@ def main():
     parser.add_argument("--input", type=int, default=128)
     parser.add_argument("--output", type=int, default=128)
     parser.add_argument("--rate", type=float, default=0)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--low", type=int, default=1000)
     parser.add_argument("--vocab", type=int, default=40000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--intruder", type=int, default=0)
     parser.add_argument("--intruder-after", type=float, default=3)
     parser.add_argument("--json")
-    asyncio.run(run(parser.parse_args()))
+    measure(parser.parse_args())
 
 
 main()

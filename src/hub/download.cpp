@@ -36,10 +36,12 @@ std::string reason(std::string_view what, int error) {
 class Partial {
  public:
   Partial(fs::path path, const FileInfo& info)
-      : path_(std::move(path)), info_(info) {
-    // No link: it could lead anywhere.
-    fd_ =
-        ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+      : path_(std::move(path)), info_(info),
+        // No link: it could lead anywhere.
+        fd_(::open(
+            path_.c_str(),
+            O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+            0644)) {
     if (fd_ < 0) {
       throw FileError(path_, reason("cannot create", errno));
     }

@@ -33,6 +33,7 @@ std::string read_whole(const std::filesystem::path& path) {
   std::vector<std::string> words{program.string()};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
+  pointers.reserve(words.size() + 1);
   for (auto& word : words) {
     pointers.push_back(word.data());
   }
@@ -85,8 +86,8 @@ run_cli(const std::vector<std::string>& arguments, const std::string& input) {
 
 TerminalSession::TerminalSession(
     const std::vector<std::string>& arguments,
-    const std::filesystem::path& state) {
-  terminal_ = posix_openpt(O_RDWR | O_NOCTTY);
+    const std::filesystem::path& state)
+    : terminal_(posix_openpt(O_RDWR | O_NOCTTY)) {
   if (terminal_ < 0 || grantpt(terminal_) != 0 || unlockpt(terminal_) != 0) {
     throw std::runtime_error("cannot open a pseudo-terminal");
   }

@@ -14,6 +14,12 @@ namespace {
 constexpr int n_columns = 128;
 constexpr int group_size = 64;
 
+/// Where column `column` of row `row` lies among rows of `width`.
+std::size_t place(int row, int width, int column = 0) {
+  return static_cast<std::size_t>(row) * static_cast<std::size_t>(width) +
+      static_cast<std::size_t>(column);
+}
+
 /// Inputs that hang together, of which some are large: x = A z.
 mx::array make_inputs(int count) {
   std::mt19937 random(3);
@@ -23,7 +29,7 @@ mx::array make_inputs(int count) {
   for (auto& value : mix) {
     value = normal(random);
   }
-  std::vector<float> inputs(static_cast<std::size_t>(count * n_columns));
+  std::vector<float> inputs(place(count, n_columns));
   for (int row = 0; row < count; ++row) {
     std::vector<float> sources(n_sources);
     for (auto& value : sources) {
@@ -33,10 +39,9 @@ mx::array make_inputs(int count) {
       float sum = 0.1f * normal(random);
       for (int source = 0; source < n_sources; ++source) {
         sum += sources[static_cast<std::size_t>(source)] *
-            mix[static_cast<std::size_t>(source * n_columns + column)];
+            mix[place(source, n_columns, column)];
       }
-      inputs[static_cast<std::size_t>(row * n_columns + column)] =
-          column % 17 == 0 ? 8 * sum : sum;
+      inputs[place(row, n_columns, column)] = column % 17 == 0 ? 8 * sum : sum;
     }
   }
   return mx::array(inputs.begin(), {count, n_columns}, mx::float32);
@@ -45,7 +50,7 @@ mx::array make_inputs(int count) {
 std::vector<float> make_weights(int n_rows) {
   std::mt19937 random(5);
   std::normal_distribution<float> normal;
-  std::vector<float> weights(static_cast<std::size_t>(n_rows * n_columns));
+  std::vector<float> weights(place(n_rows, n_columns));
   for (auto& value : weights) {
     value = normal(random);
   }
@@ -66,20 +71,16 @@ round_trip(std::vector<float> weights, int bits, const Pack& quantize_row) {
   const int n_rows = static_cast<int>(weights.size()) / n_columns;
   const int row_bytes = n_columns * bits / 8;
   constexpr int n_groups = n_columns / group_size;
-  std::vector<std::uint32_t> packed(
-      static_cast<std::size_t>(n_rows * row_bytes / 4));
-  std::vector<float> scales(static_cast<std::size_t>(n_rows * n_groups));
+  std::vector<std::uint32_t> packed(place(n_rows, row_bytes / 4));
+  std::vector<float> scales(place(n_rows, n_groups));
   auto biases = scales;
   for (int row = 0; row < n_rows; ++row) {
     quantize_row(
-        std::span(weights).subspan(
-            static_cast<std::size_t>(row * n_columns), n_columns),
+        std::span(weights).subspan(place(row, n_columns), n_columns),
         PackedRow{
             reinterpret_cast<std::byte*>(packed.data()) + row * row_bytes,
-            reinterpret_cast<std::byte*>(
-                &scales[static_cast<std::size_t>(row * n_groups)]),
-            reinterpret_cast<std::byte*>(
-                &biases[static_cast<std::size_t>(row * n_groups)])});
+            reinterpret_cast<std::byte*>(&scales[place(row, n_groups)]),
+            reinterpret_cast<std::byte*>(&biases[place(row, n_groups)])});
   }
   return mx::dequantize(
       mx::array(packed.begin(), {n_rows, row_bytes / 4}, mx::uint32),

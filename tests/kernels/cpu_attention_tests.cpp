@@ -12,7 +12,6 @@
 namespace qwen3_mlx::cpu {
 namespace {
 
-using testing::encode;
 using testing::random_floats;
 using testing::relative_error;
 
@@ -70,10 +69,10 @@ struct Problem {
     return {num_kv_heads, head_dim, type};
   }
   std::size_t q_stride() const {
-    return std::size_t(num_heads * head_dim);
+    return std::size_t(num_heads) * std::size_t(head_dim);
   }
   std::size_t kv_stride() const {
-    return std::size_t(num_kv_heads * head_dim);
+    return std::size_t(num_kv_heads) * std::size_t(head_dim);
   }
 
   // All but the rows.
@@ -152,7 +151,8 @@ struct Problem {
       const std::vector<float>& weight) const {
     std::vector<double> out(rows.begin(), rows.end());
     const auto dim = std::size_t(head_dim);
-    for (std::size_t row = 0; row < std::size_t(length * heads); ++row) {
+    for (std::size_t row = 0; row < std::size_t(length) * std::size_t(heads);
+         ++row) {
       double squares = 0;
       double* head = out.data() + row * dim;
       for (std::size_t d = 0; d < dim; ++d) {
@@ -162,7 +162,8 @@ struct Problem {
         head[d] *= weight[d] / std::sqrt(squares / double(dim) + 1e-6);
       }
       for (std::size_t d = 0; d < dim / 2; ++d) {
-        const double angle = double(row / std::size_t(heads)) * inv_freq[d];
+        const auto position = row / std::size_t(heads);
+        const double angle = double(position) * inv_freq[d];
         const double a = head[d];
         const double b = head[d + dim / 2];
         head[d] = a * std::cos(angle) - b * std::sin(angle);
