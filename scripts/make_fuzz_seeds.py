@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Writes seed corpora for tests/fuzz: make_fuzz_seeds.py DIR
 
-One folder for each of safetensors, gguf, config, index and import; small valid
-files, so that the fuzzers start behind the first checks. Needs no packages.
+One folder for each of safetensors, gguf, gguf_checkpoint, config, index, import
+and hub_answer; small valid files, so that the fuzzers start behind the first checks. Needs no packages.
 """
 
 import json
@@ -123,6 +123,9 @@ def import_seeds():
         wide + [("m.weight_shape", "I64", [2], 16)],
         floats + [("m.weight_scale", "BF16", [8, 1], 16)],
         two,
+        [("m.weight_packed", "U8", [2, 16], 32), ("m.weight_scale", "F8_E4M3", [2, 2], 4),
+         ("m.weight_global_scale", "F32", [1], 4)],
+        [("m.weight_packed", "U8", [2, 32], 64), ("m.weight_scale", "U8", [2, 2], 4)],
     ]
     shapes = {5: (8, 8), 6: (4, 8)}
     seeds = []
@@ -132,6 +135,57 @@ def import_seeds():
             at = 8 + int.from_bytes(data[:8], "little")
             data = data[:at] + struct.pack("<QQ", *shapes[idx]) + data[at + 16 :]
         seeds.append(bytes([idx]) + data)
+    for kind, nested in (("nf4", True), ("fp4", False), ("fp4", True)):
+        state = {"quant_type": kind, "blocksize": 16, "dtype": "bfloat16", "shape": [8, 8]}
+        tensors = [("m.weight", "U8", [32, 1], 32), ("m.weight.quant_map", "F32", [16], 64)]
+        if nested:
+            state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.5}
+            tensors += [("m.weight.absmax", "U8", [4], 4), ("m.weight.nested_absmax", "F32", [1], 4),
+                        ("m.weight.nested_quant_map", "F32", [256], 1024)]
+        else:
+            tensors.append(("m.weight.absmax", "F32", [4], 16))
+        told = json.dumps(state).encode()
+        tensors.append((f"m.weight.quant_state.bitsandbytes__{kind}", "U8", [len(told)], len(told)))
+        data = safetensors(tensors)  # what is told lies last
+        seeds.append(bytes([11 if kind == "nf4" else 12]) + data[: -len(told)] + told)
+    return seeds
+
+
+def gguf_checkpoint_seeds():
+    """Every type that has values, and a model in two parts."""
+    blocks = [(0, 1, 4), (1, 1, 2), (30, 1, 2), (2, 32, 18), (3, 32, 20), (6, 32, 22), (7, 32, 24),
+              (8, 32, 34), (10, 256, 84), (11, 256, 110), (12, 256, 144), (13, 256, 176),
+              (14, 256, 210), (15, 256, 292), (20, 32, 18), (23, 256, 136), (39, 32, 17)]
+    def entries(number, count, n_tensors):
+        split = [("split.no", 2, struct.pack("<H", number)), ("split.count", 2, struct.pack("<H", count)),
+                 ("split.tensors.count", 5, struct.pack("<i", n_tensors))]
+        return [("general.architecture", 8, text("llama")),
+                ("llama.attention.head_count", 4, struct.pack("<I", 2)),
+                ("llama.attention.head_count_kv", 4, struct.pack("<I", 1)), *split]
+    seeds = []
+    for kind, width, size in blocks:
+        seeds.append(gguf(entries(0, 1, 2), [("blk.0.attn_q.weight", kind, [width, 4], 4 * size),
+                                             ("blk.0.ffn_up.weight", kind, [width, 2], 2 * size)]))
+    seeds = [struct.pack("<I", len(seed)) + seed for seed in seeds]
+    parts = [gguf(entries(number, 2, 2), [(f"blk.{number}.attn_k.weight", 14, [256, 2], 420)])
+             for number in (0, 1)]
+    return [*seeds, struct.pack("<I", len(parts[0])) + parts[0] + parts[1]]
+
+
+def hub_answer_seeds():
+    files = [{"rfilename": name} for name in ("config.json", "model.safetensors", "a/b.jinja")]
+    listing = {"id": "org/name", "sha": "0123456789abcdef0123456789abcdef01234567", "siblings": files}
+    heads = [
+        (200, {"etag": '"' + "a" * 40 + '"', "content-length": "12", "x-repo-commit": "a" * 40}),
+        (200, {"etag": 'W/"1"', "x-linked-etag": '"' + "b" * 64 + '"', "x-linked-size": "123456"}),
+        (429, {"retry-after": "7", "ratelimit": '"api";r=0;t=55'}),
+        (401, {"x-error-code": "GatedRepo", "x-error-message": "ask first"}),
+        (404, {"x-error-code": "EntryNotFound"}),
+    ]
+    seeds = [b"\0" + json.dumps(listing).encode()]
+    for status, headers in heads:
+        lines = "\n".join(f"{name}: {value}" for name, value in headers.items())
+        seeds.append(bytes([1, status - 200]) + lines.encode())
     return seeds
 
 
@@ -139,9 +193,11 @@ def main(out):
     for name, seeds in {
         "safetensors": safetensors_seeds(),
         "gguf": gguf_seeds(),
+        "gguf_checkpoint": gguf_checkpoint_seeds(),
         "config": config_seeds(),
         "index": index_seeds(),
         "import": import_seeds(),
+        "hub_answer": hub_answer_seeds(),
     }.items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)

@@ -88,8 +88,9 @@ PYTHON
 run_fuzzers() {
   have clang++ || { have apt-get && ensure_apt clang; } || skip "no clang"
   build_preset fuzz
-  local program name work seconds="${QWEN3_MLX_FUZZ_SECONDS:-60}"
+  local program name work made seconds="${QWEN3_MLX_FUZZ_SECONDS:-60}"
   local found=0
+  python3 "$root/scripts/make_fuzz_seeds.py" "$root/.cache/fuzz/seeds"
   for program in "$root"/build/fuzz/tests/fuzz/*_fuzz; do
     [ -x "$program" ] || continue
     found=1
@@ -98,7 +99,9 @@ run_fuzzers() {
     mkdir -p "$work/corpus"
     note "$name for $seconds s"
     seeds=("$work/corpus")
-    [ -d "$root/tests/fuzz/seeds/$name" ] && seeds+=("$root/tests/fuzz/seeds/$name")
+    for made in "$root/tests/fuzz/seeds/$name" "$root/.cache/fuzz/seeds/$name"; do
+      [ -d "$made" ] && seeds+=("$made")
+    done
     if ! "$program" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
       -print_final_stats=1 -artifact_prefix="$work/" "${seeds[@]}" \
       >"$logs/fuzz-$name.log" 2>&1; then

@@ -211,7 +211,7 @@ void run_calibrated(
   std::uint64_t total = 0;
   std::uint64_t before = 0;
   for (auto& job : jobs) {
-    total += job.n_bytes();
+    total += job.source().n_bytes();
     if (job.quantized_module().empty()) {
       others.push_back(&job);
     } else {
@@ -225,7 +225,7 @@ void run_calibrated(
       }
     }).run(n_threads);
     for (const auto* job : part) {
-      before += job->n_bytes();
+      before += job->source().n_bytes();
     }
   };
   const auto run_moments = [&](const InputMoments& moments) {

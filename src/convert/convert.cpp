@@ -12,13 +12,12 @@
 #include "convert/gguf_side_files.h"
 #include "convert/recipe.h"
 #include "convert/side_files.h"
+#include "convert/source.h"
 #include "convert/staged_directory.h"
 #include "convert/tensor_job.h"
 #include "convert/work.h"
 #include "formats/checked.h"
 #include "qwen3_mlx/error.h"
-#include "qwen3_mlx/model_args.h"
-#include "weights/checkpoint.h"
 
 namespace qwen3_mlx {
 namespace {
@@ -254,7 +253,7 @@ class Shards {
       }
       size += n_bytes;
       total_bytes_ += n_bytes;
-      n_parameters_ += job.n_elements();
+      n_parameters_ += job.source().n_elements();
       for (auto& output : job.outputs()) {
         shards_.back().push_back(&output);
       }
@@ -333,13 +332,7 @@ ConvertResult convert_checkpoint(
     const fs::path& to,
     const ConvertOptions& given,
     const ConvertProgress& progress) {
-  std::error_code error;
-  if (fs::equivalent(from, to, error)) {
-    throw InvalidArgument(
-        "the target " + to.string() + " is the checkpoint itself");
-  }
-  const auto args = get_model_args(from);
-  const auto checkpoint = Checkpoint::open(from);
+  const auto [args, checkpoint] = open_source(from, to);
   auto options = given;
   std::optional<CalibrationRun> calibration;
   if (options.calibration) {

@@ -10,40 +10,16 @@
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx {
-namespace {
-
-// As in tensor_job.cpp: 4 MiB of float32.
-constexpr std::uint64_t chunk_elements = std::uint64_t{1} << 20;
-
-} // namespace
 
 GgufJob::GgufJob(
     std::string name,
-    const StoredTensor& tensor,
+    SourceRows source,
     GgmlType type,
     std::int64_t heads)
-    : spec_{std::move(name), type, tensor.shape}, tensor_(&tensor),
-      n_bytes_(tensor.n_bytes()) {
-  // A vector's elements are rows of one.
-  n_columns_ = tensor.shape.size() < 2
-      ? 1
-      : static_cast<std::uint64_t>(tensor.shape.back());
-  n_rows_ = 1;
-  for (const auto dim : tensor.shape) {
-    n_rows_ *= static_cast<std::uint64_t>(dim);
-  }
-  n_rows_ /= n_columns_;
-  set_heads(heads);
-}
-
-GgufJob::GgufJob(
-    std::string name,
-    StoredMatrix matrix,
-    GgmlType type,
-    std::int64_t heads)
-    : spec_{std::move(name), type, matrix.shape()}, matrix_(std::move(matrix)),
-      n_rows_(matrix_->n_rows()), n_columns_(matrix_->n_columns()),
-      n_bytes_(matrix_->n_bytes()) {
+    : source_(std::move(source)), spec_{
+                                      std::move(name),
+                                      type,
+                                      source_.shape()} {
   set_heads(heads);
 }
 
@@ -52,20 +28,20 @@ void GgufJob::set_heads(std::int64_t heads) {
     return;
   }
   const auto count = static_cast<std::uint64_t>(heads);
-  if (n_rows_ % (2 * count) != 0) {
-    const auto& tensor = matrix_ ? matrix_->weight() : *tensor_;
+  const auto n_rows = source_.n_rows();
+  if (n_rows % (2 * count) != 0) {
+    const auto& tensor = source_.tensor();
     throw TensorError(
         tensor.path(),
         printable(tensor.source_name),
-        "has " + std::to_string(n_rows_) +
-            " rows, expected a multiple of 2 * " + std::to_string(heads) +
-            " heads");
+        "has " + std::to_string(n_rows) + " rows, expected a multiple of 2 * " +
+            std::to_string(heads) + " heads");
   }
-  head_dim_ = n_rows_ / count;
+  head_dim_ = n_rows / count;
 }
 
 std::uint64_t GgufJob::rows_per_chunk() const {
-  const auto rows = std::max<std::uint64_t>(1, chunk_elements / n_columns_);
+  const auto rows = source_.rows_per_chunk();
   // Whole heads, whose rows change places.
   return head_dim_ == 0
       ? rows
@@ -85,17 +61,9 @@ std::uint64_t GgufJob::row_in_file(std::uint64_t row) const {
 
 void GgufJob::run(std::uint64_t first, std::uint64_t count, Scratch& scratch)
     const {
-  auto& values = scratch.values;
-  values.resize(static_cast<std::size_t>(count * n_columns_));
-  const auto& tensor = matrix_ ? matrix_->weight() : *tensor_;
-  if (matrix_) {
-    matrix_->read_rows(first, count, values.data(), scratch.source);
-  } else {
-    scratch.source.resize(
-        static_cast<std::size_t>(tensor.n_bytes() / n_rows_ * count));
-    read_stored_rows(tensor, n_rows_, first, count, scratch.source.data());
-    widen(tensor, scratch.source.data(), values.size(), values.data());
-  }
+  source_.read(first, count, scratch.source);
+  const auto& values = scratch.source.values;
+  const auto& tensor = source_.tensor();
   // What float16 cannot hold would become infinite, silently.
   const auto block = ggml_block(spec_.type);
   const float largest = spec_.type == GgmlType::f16 || block.n_elements > 1
@@ -110,7 +78,7 @@ void GgufJob::run(std::uint64_t first, std::uint64_t count, Scratch& scratch)
               std::string(block.name) + " cannot; use --gguf-type bf16");
     }
   }
-  const auto columns = static_cast<std::size_t>(n_columns_);
+  const auto columns = static_cast<std::size_t>(source_.n_columns());
   const auto row_bytes = columns / block.n_elements * block.n_bytes;
   scratch.out.resize(row_bytes * static_cast<std::size_t>(count));
   for (std::uint64_t row = 0; row < count; ++row) {

@@ -3,29 +3,22 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "convert/source_rows.h"
 #include "convert/staged_directory.h"
 #include "formats/gguf_writer.h"
-#include "weights/stored_matrix.h"
 
 namespace qwen3_mlx {
 
 class GgufJob {
  public:
-  /// A vector, or anything that is not packed, as floats of `type`. `heads`
-  /// above 0: rows are put in llama.cpp's order for that many heads.
+  /// Floats of `type`, or its blocks. `heads` above 0: rows are put in
+  /// llama.cpp's order for that many heads.
   GgufJob(
       std::string name,
-      const StoredTensor& tensor,
-      GgmlType type,
-      std::int64_t heads = 0);
-  /// A matrix of any kind.
-  GgufJob(
-      std::string name,
-      StoredMatrix matrix,
+      SourceRows source,
       GgmlType type,
       std::int64_t heads = 0);
 
@@ -42,21 +35,13 @@ class GgufJob {
     offset_ = offset;
   }
 
-  std::uint64_t n_rows() const {
-    return n_rows_;
-  }
-  std::uint64_t n_elements() const {
-    return n_rows_ * n_columns_;
-  }
-  /// In the source.
-  std::uint64_t n_bytes() const {
-    return n_bytes_;
+  const SourceRows& source() const {
+    return source_;
   }
   std::uint64_t rows_per_chunk() const;
 
   struct Scratch {
-    std::vector<std::byte> source;
-    std::vector<float> values;
+    SourceRows::Scratch source;
     std::vector<std::byte> out;
   };
   void run(std::uint64_t first, std::uint64_t count, Scratch& scratch) const;
@@ -65,12 +50,8 @@ class GgufJob {
   void set_heads(std::int64_t heads);
   std::uint64_t row_in_file(std::uint64_t row) const;
 
+  SourceRows source_;
   GgufTensorSpec spec_;
-  const StoredTensor* tensor_ = nullptr;
-  std::optional<StoredMatrix> matrix_;
-  std::uint64_t n_rows_ = 0;
-  std::uint64_t n_columns_ = 0;
-  std::uint64_t n_bytes_ = 0;
   std::uint64_t head_dim_ = 0; ///< Above 0: rows of a head change places.
   StagedFile* file_ = nullptr;
   std::uint64_t offset_ = 0;

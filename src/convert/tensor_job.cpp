@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "convert/tensor_job.h"
 
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <utility>
@@ -12,31 +11,6 @@
 #include "weights/stored_format.h"
 
 namespace qwen3_mlx {
-namespace {
-
-// Elements of a piece of work: 4 MiB as float32, so that reads and writes are
-// large and the memory of a thread is small.
-constexpr std::uint64_t chunk_elements = std::uint64_t{1} << 20;
-
-/// A vector's elements are rows of one.
-std::vector<std::int64_t> row_shape(const StoredTensor& tensor) {
-  auto shape = tensor.shape;
-  if (shape.size() < 2) {
-    shape.push_back(1);
-  }
-  return shape;
-}
-
-std::uint64_t
-product(const std::vector<std::int64_t>& dims, std::size_t count) {
-  std::uint64_t result = 1;
-  for (std::size_t idx = 0; idx < count; ++idx) {
-    result *= static_cast<std::uint64_t>(dims[idx]);
-  }
-  return result;
-}
-
-} // namespace
 
 QuantFormat exact_format(const StoredTensor& tensor) {
   return block_format(tensor.type).value_or(QuantFormat{});
@@ -63,8 +37,10 @@ void TensorJob::add_output(
     std::string name,
     DType dtype,
     std::int64_t n_columns) {
-  auto shape = shape_;
-  shape.back() = n_columns;
+  auto shape = source_.shape();
+  if (shape.size() > 1) {
+    shape.back() = n_columns;
+  }
   OutputTensor output;
   output.row_bytes =
       static_cast<std::uint64_t>(n_columns) * dtype_bits(dtype) / 8;
@@ -89,15 +65,10 @@ TensorJob TensorJob::cast(
     const std::string& name,
     const StoredTensor& tensor,
     DType dtype) {
-  TensorJob job;
-  job.tensor_ = &tensor;
+  TensorJob job{SourceRows(tensor)};
   job.dtype_ = dtype;
-  job.shape_ = row_shape(tensor);
-  job.n_rows_ = product(job.shape_, job.shape_.size() - 1);
-  job.n_columns_ = static_cast<std::uint64_t>(job.shape_.back());
-  job.n_bytes_ = tensor.n_bytes();
-  job.add_output(name, dtype, job.shape_.back());
-  job.outputs_.back().spec.shape = tensor.shape;
+  job.add_output(
+      name, dtype, static_cast<std::int64_t>(job.source_.n_columns()));
   return job;
 }
 
@@ -105,14 +76,9 @@ TensorJob TensorJob::dequantize(
     const std::string& module,
     StoredMatrix matrix,
     DType dtype) {
-  TensorJob job;
+  TensorJob job{SourceRows(std::move(matrix))};
   job.dtype_ = dtype;
-  job.shape_ = matrix.shape();
-  job.n_rows_ = matrix.n_rows();
-  job.n_columns_ = matrix.n_columns();
-  job.n_bytes_ = matrix.n_bytes();
-  job.matrix_ = std::move(matrix);
-  job.add_output(module + ".weight", dtype, job.shape_.back());
+  job.add_output(module + ".weight", dtype, job.source_.shape().back());
   return job;
 }
 
@@ -136,13 +102,14 @@ void TensorJob::calibrate(std::shared_ptr<const ErrorFeedback> feedback) {
   if (feedback == nullptr || format_.mode != QuantMode::affine) {
     return;
   }
-  if (feedback->size() != n_columns_) {
-    const auto& weight = matrix_->weight();
+  if (feedback->size() != source_.n_columns()) {
+    const auto& weight = source_.tensor();
     throw TensorError(
         weight.path(),
         printable(weight.source_name),
-        "has " + std::to_string(n_columns_) + " columns, its inputs have " +
-            std::to_string(feedback->size()) + " numbers");
+        "has " + std::to_string(source_.n_columns()) +
+            " columns, its inputs have " + std::to_string(feedback->size()) +
+            " numbers");
   }
   calibrated_.emplace(format_, *dtype_, std::move(feedback));
 }
@@ -161,7 +128,7 @@ void TensorJob::add_packed_outputs(
     const std::string& module,
     const QuantFormat& format,
     DType dtype) {
-  const auto columns = shape_.back();
+  const auto columns = source_.shape().back();
   const auto groups = columns / format.group_size;
   const bool affine = format.mode == QuantMode::affine;
   add_output(module + ".weight", DType::u32, columns * format.bits / 32);
@@ -171,36 +138,12 @@ void TensorJob::add_packed_outputs(
   }
 }
 
-std::uint64_t TensorJob::rows_per_chunk() const {
-  return std::max<std::uint64_t>(
-      1, chunk_elements / std::max<std::uint64_t>(1, n_columns_));
-}
-
-void TensorJob::read_values(
-    std::uint64_t first,
-    std::uint64_t count,
-    Scratch& scratch) const {
-  scratch.values.resize(static_cast<std::size_t>(count * n_columns_));
-  if (matrix_) {
-    matrix_->read_rows(first, count, scratch.values.data(), scratch.source);
-  } else {
-    scratch.source.resize(
-        static_cast<std::size_t>(tensor_->n_bytes() / n_rows_ * count));
-    read_stored_rows(*tensor_, n_rows_, first, count, scratch.source.data());
-    widen(
-        *tensor_,
-        scratch.source.data(),
-        scratch.values.size(),
-        scratch.values.data());
-  }
-}
-
 void TensorJob::quantize_rows(
     std::uint64_t first,
     std::uint64_t count,
     Scratch& scratch) const {
-  read_values(first, count, scratch);
-  const std::span<float> values(scratch.values);
+  source_.read(first, count, scratch.source);
+  const std::span<float> values(scratch.source.values);
   round_to(*dtype_, values);
   // Only infinities and NaN have all bits of the exponent. Integers: a sum of
   // floats would be one chain of additions.
@@ -210,7 +153,7 @@ void TensorJob::quantize_rows(
     is_finite &= (std::bit_cast<std::uint32_t>(value) & exponent) != exponent;
   }
   if (!is_finite) {
-    const auto& weight = matrix_->weight();
+    const auto& weight = source_.tensor();
     throw TensorError(
         weight.path(),
         printable(weight.source_name),
@@ -218,7 +161,7 @@ void TensorJob::quantize_rows(
             std::to_string(first) + " to " + std::to_string(first + count - 1) +
             "; that cannot be quantized");
   }
-  const auto columns = static_cast<std::size_t>(n_columns_);
+  const auto columns = static_cast<std::size_t>(source_.n_columns());
   for (std::size_t row = 0; row < count; ++row) {
     const auto at = [&](std::size_t idx) {
       return idx < outputs_.size()
@@ -239,12 +182,13 @@ void TensorJob::repack_rows(
     std::uint64_t first,
     std::uint64_t count,
     Scratch& scratch) const {
-  const auto& weight = matrix_->weight();
+  const auto& weight = source_.tensor();
   const auto block = ggml_block(*weight.ggml_type);
-  const auto n_blocks = count * n_columns_ / block.n_elements;
-  scratch.source.resize(static_cast<std::size_t>(n_blocks * block.n_bytes));
-  read_stored_rows(weight, n_rows_, first, count, scratch.source.data());
-  const auto* from = scratch.source.data();
+  const auto n_blocks = count * source_.n_columns() / block.n_elements;
+  auto& bytes = scratch.source.source;
+  bytes.resize(static_cast<std::size_t>(n_blocks * block.n_bytes));
+  read_stored_rows(weight, source_.n_rows(), first, count, bytes.data());
+  const auto* from = bytes.data();
   auto* packed = scratch.out[0].data();
   const auto packed_bytes = scratch.out[0].size() / n_blocks;
   if (weight.type == StoredType::mxfp4) {
@@ -290,14 +234,19 @@ void TensorJob::run(std::uint64_t first, std::uint64_t count, Scratch& scratch)
         static_cast<std::size_t>(outputs_[idx].row_bytes) * n_rows);
   }
   if (!dtype_) {
-    read_stored_rows(*tensor_, n_rows_, first, count, scratch.out[0].data());
+    read_stored_rows(
+        source_.tensor(),
+        source_.n_rows(),
+        first,
+        count,
+        scratch.out[0].data());
   } else if (repacks_) {
     repack_rows(first, count, scratch);
   } else if (quantizer_) {
     quantize_rows(first, count, scratch);
   } else {
-    read_values(first, count, scratch);
-    narrow(*dtype_, scratch.values, scratch.out[0].data());
+    source_.read(first, count, scratch.source);
+    narrow(*dtype_, scratch.source.values, scratch.out[0].data());
   }
   for (std::size_t idx = 0; idx < outputs_.size(); ++idx) {
     const auto& output = outputs_[idx];

@@ -7,13 +7,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "convert/calibrated_quantizer.h"
 #include "convert/quantizer.h"
+#include "convert/source_rows.h"
 #include "convert/staged_directory.h"
 #include "formats/safetensors_layout.h"
-#include "weights/stored_matrix.h"
 
 namespace qwen3_mlx {
 
@@ -61,30 +62,22 @@ class TensorJob {
   std::vector<OutputTensor>& outputs() {
     return outputs_;
   }
-  std::uint64_t n_rows() const {
-    return n_rows_;
+  const SourceRows& source() const {
+    return source_;
   }
-  std::uint64_t n_elements() const {
-    return n_rows_ * n_columns_;
+  std::uint64_t rows_per_chunk() const {
+    return source_.rows_per_chunk();
   }
-  /// In the source.
-  std::uint64_t n_bytes() const {
-    return n_bytes_;
-  }
-  /// Rows that are worth one piece of work.
-  std::uint64_t rows_per_chunk() const;
 
-  /// Memory of a thread, reused from piece to piece.
   struct Scratch {
-    std::vector<std::byte> source;
-    std::vector<float> values;
+    SourceRows::Scratch source;
     std::array<std::vector<std::byte>, 3> out;
   };
   /// Reads rows [first, first + count), and writes what they become.
   void run(std::uint64_t first, std::uint64_t count, Scratch& scratch) const;
 
  private:
-  TensorJob() = default;
+  explicit TensorJob(SourceRows source) : source_(std::move(source)) {}
   void add_output(std::string name, DType dtype, std::int64_t n_columns);
   void add_packed_outputs(
       const std::string& module,
@@ -94,21 +87,14 @@ class TensorJob {
       const;
   void
   repack_rows(std::uint64_t first, std::uint64_t count, Scratch& scratch) const;
-  void
-  read_values(std::uint64_t first, std::uint64_t count, Scratch& scratch) const;
 
-  const StoredTensor* tensor_ = nullptr; ///< Of copy and cast.
-  std::optional<StoredMatrix> matrix_;   ///< Of the others.
+  SourceRows source_;
   std::shared_ptr<const Quantizer> quantizer_;
   std::optional<CalibratedQuantizer> calibrated_; ///< Instead of quantizer_.
   QuantFormat format_;
   std::string quantized_module_;
   std::optional<DType> dtype_; ///< Nothing: bytes are copied.
   bool repacks_ = false;
-  std::vector<std::int64_t> shape_;
-  std::uint64_t n_rows_ = 0;
-  std::uint64_t n_columns_ = 0;
-  std::uint64_t n_bytes_ = 0;
   std::vector<OutputTensor> outputs_;
 };
 

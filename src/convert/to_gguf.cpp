@@ -9,12 +9,12 @@
 
 #include "convert/gguf_job.h"
 #include "convert/gguf_metadata.h"
+#include "convert/source.h"
 #include "convert/staged_directory.h"
 #include "convert/work.h"
 #include "formats/checked.h"
 #include "qwen3_mlx/convert.h"
 #include "qwen3_mlx/error.h"
-#include "weights/checkpoint.h"
 #include "weights/gguf_names.h"
 
 namespace qwen3_mlx {
@@ -88,12 +88,12 @@ plan(const Checkpoint& checkpoint, const ModelArgs& args, GgmlType wanted) {
         ? args.num_key_value_heads
         : 0;
     if (tensor.shape.size() < 2) {
-      jobs.emplace_back(target, tensor, GgmlType::f32, heads);
+      jobs.emplace_back(target, SourceRows(tensor), GgmlType::f32, heads);
       continue;
     }
     StoredMatrix matrix(checkpoint, args.quantization, module);
     const auto type = type_of(module, matrix.shape().back(), wanted);
-    jobs.emplace_back(target, std::move(matrix), type, heads);
+    jobs.emplace_back(target, SourceRows(std::move(matrix)), type, heads);
     if (module.ends_with("shared_expert_gate")) {
       jobs.back().flatten(); // llama.cpp has a vector there
     }
@@ -115,14 +115,8 @@ ConvertResult convert_to_gguf(
     const fs::path& to,
     const GgufOptions& options,
     const ConvertProgress& progress) {
-  std::error_code error;
-  if (fs::equivalent(from, to, error)) {
-    throw InvalidArgument(
-        "the target " + to.string() + " is the checkpoint itself");
-  }
-  const auto args = get_model_args(from);
+  const auto [args, checkpoint] = open_source(from, to);
   gguf_architecture(args); // before anything is written
-  const auto checkpoint = Checkpoint::open(from);
   const auto& type = row_of(options.type);
   auto jobs = plan(checkpoint, args, type.ggml);
   const auto factors = rope_factors(args);
@@ -134,7 +128,7 @@ ConvertResult convert_to_gguf(
   ConvertResult result{.n_shards = 1};
   for (const auto& job : jobs) {
     specs.push_back(job.spec());
-    result.n_parameters += job.n_elements();
+    result.n_parameters += job.source().n_elements();
     result.n_bytes += job.spec().n_bytes();
   }
   if (!factors.empty()) {

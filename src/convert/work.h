@@ -14,8 +14,8 @@
 
 namespace qwen3_mlx {
 
-/// Jobs, cut into pieces for all threads. A Job has n_bytes(), n_rows(),
-/// rows_per_chunk(), a type Scratch for a thread's memory, and
+/// Jobs, cut into pieces for all threads. A Job has source() with n_bytes() and
+/// n_rows(), rows_per_chunk(), a type Scratch for a thread's memory, and
 /// run(first, count, scratch), which reads rows and writes what they become.
 template <class Job>
 class Work {
@@ -41,7 +41,8 @@ class Work {
       chunk.job->run(chunk.first, chunk.count, *scratch);
       const std::lock_guard lock(mutex_);
       free_.push_back(std::move(scratch));
-      done_ += chunk.job->n_bytes() / chunk.job->n_rows() * chunk.count;
+      done_ += chunk.job->source().n_bytes() / chunk.job->source().n_rows() *
+          chunk.count;
       if (progress_) {
         progress_(done_, total_);
       }
@@ -50,10 +51,11 @@ class Work {
 
  private:
   void add(const Job& job) {
-    total_ += job.n_bytes();
+    total_ += job.source().n_bytes();
     const auto step = job.rows_per_chunk();
-    for (std::uint64_t row = 0; row < job.n_rows(); row += step) {
-      chunks_.push_back({&job, row, std::min(step, job.n_rows() - row)});
+    for (std::uint64_t row = 0; row < job.source().n_rows(); row += step) {
+      chunks_.push_back(
+          {&job, row, std::min(step, job.source().n_rows() - row)});
     }
   }
 

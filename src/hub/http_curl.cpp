@@ -141,11 +141,6 @@ struct HttpClient::State {
   std::string redirect() const;
 };
 
-std::string HttpResponse::header(const std::string& name) const {
-  const auto found = headers.find(name);
-  return found == headers.end() ? std::string() : found->second;
-}
-
 HttpClient::HttpClient(
     std::chrono::milliseconds connect_timeout,
     std::chrono::milliseconds stall_timeout)

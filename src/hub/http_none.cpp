@@ -8,10 +8,6 @@ namespace qwen3_mlx::hub {
 
 struct HttpClient::State {};
 
-std::string HttpResponse::header(const std::string&) const {
-  return {};
-}
-
 HttpClient::HttpClient(std::chrono::milliseconds, std::chrono::milliseconds) {}
 
 HttpClient::~HttpClient() = default;

@@ -39,6 +39,8 @@ constexpr std::array<std::string_view, 16> side_files{
     "recipe.yaml"};
 constexpr std::string_view templates = "additional_chat_templates/";
 constexpr std::string_view weights = ".safetensors";
+// More than any disk has, and no sum with one more file overflows.
+constexpr std::uint64_t max_needed = std::uint64_t{1} << 62;
 
 /// Calls `work(remote, idx)` for all of [0, count) from several threads, each
 /// with a connection of its own; the first failure stops the others.
@@ -98,6 +100,7 @@ void check_space(
   for (const auto& file : files) {
     if (seen.insert(file.info.etag).second) {
       needed += file.info.n_bytes - bytes_there(cache, repo, file.info);
+      needed = std::min(needed, max_needed);
     }
   }
   std::error_code error;

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "hub/answers.h"
 #include "hub/http.h"
 #include "hub/hub_error.h"
 #include "hub/reference.h"
@@ -18,17 +19,6 @@ namespace qwen3_mlx::hub {
 
 /// Whether the caller wants everything to stop; asked from any thread.
 using Cancelled = std::function<bool()>;
-
-struct Listing {
-  std::string commit;
-  std::vector<std::string> files; ///< Safe relative paths.
-};
-
-/// What a file's bytes must be.
-struct FileInfo {
-  std::string etag; ///< SHA-256, or git's SHA-1 of small files, in hexadecimal.
-  std::uint64_t n_bytes = 0;
-};
 
 /// Counts failures and waits between attempts.
 class Retries {
