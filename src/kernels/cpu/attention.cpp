@@ -141,7 +141,8 @@ class Step {
         .out_type = out_.type,
         .partial = unit.partial,
         .span = unit.span,
-        .scratch = scratch.get()});
+        .scratch = scratch.get(),
+        .exact = context_.exact});
   }
 
   void merge(const Merge& merge) const {

@@ -8,84 +8,7 @@
 // and nothing is summed across lanes. Rows of one key/value head come together:
 // each key and value is read from memory once for all of them.
 
-/// Vectors of running sums that fit the registers beside `num_rows` factors, a
-/// power of two up to `most`.
-constexpr int sums_per_row(int num_rows, int most) {
-  int count = most;
-  while (count > 1 && count * num_rows > kSums) {
-    count /= 2;
-  }
-  return count;
-}
-
-struct KeyBlock {
-  const std::byte* keys;   // [head_dim][kKvBlockSize]
-  const std::byte* values; // [kKvBlockSize][head_dim]
-  int begin;               // position of the first key
-  int first; // first and last key, from `begin`, that any row sees
-  int last;
-};
-
-// scores[m][key] = q[m] . k[key] for the keys of some vectors.
-template <Float type, int num_rows, int num_vectors>
-inline void score_keys(
-    const KeyBlock& block,
-    int first_key,
-    int head_dim,
-    const float* const* queries,
-    float* const* scores) {
-  F32 acc[num_rows][num_vectors];
-  for (int m = 0; m < num_rows; ++m) {
-    for (int idx = 0; idx < num_vectors; ++idx) {
-      acc[m][idx] = set1(0);
-    }
-  }
-  for (int dim = 0; dim < head_dim; ++dim) {
-    const auto at = static_cast<std::size_t>(dim * kKvBlockSize + first_key);
-    for (int idx = 0; idx < num_vectors; ++idx) {
-      const F32 k = load_any(
-          block.keys, type, at + static_cast<std::size_t>(idx * kLanes));
-      for (int m = 0; m < num_rows; ++m) {
-        acc[m][idx] = fma(k, set1(queries[m][dim]), acc[m][idx]);
-      }
-    }
-  }
-  for (int m = 0; m < num_rows; ++m) {
-    for (int idx = 0; idx < num_vectors; ++idx) {
-      store(scores[m] + first_key + idx * kLanes, acc[m][idx]);
-    }
-  }
-}
-
-template <Float type, int num_rows, int num_vectors>
-inline void add_values(
-    const KeyBlock& block,
-    int head_dim,
-    int first_dim,
-    const float* const* weights,
-    float* const* out) {
-  F32 acc[num_rows][num_vectors];
-  for (int m = 0; m < num_rows; ++m) {
-    for (int idx = 0; idx < num_vectors; ++idx) {
-      acc[m][idx] = load(out[m] + first_dim + idx * kLanes);
-    }
-  }
-  for (int key = block.first; key < block.last; ++key) {
-    const auto at = static_cast<std::size_t>(key * head_dim + first_dim);
-    for (int idx = 0; idx < num_vectors; ++idx) {
-      const F32 v = load_any(
-          block.values, type, at + static_cast<std::size_t>(idx * kLanes));
-      for (int m = 0; m < num_rows; ++m) {
-        acc[m][idx] = fma(v, set1(weights[m][key]), acc[m][idx]);
-      }
-    }
-  }
-  for (int m = 0; m < num_rows; ++m) {
-    for (int idx = 0; idx < num_vectors; ++idx) {
-      store(out[m] + first_dim + idx * kLanes, acc[m][idx]);
-    }
-  }
-}
+#include "kernels/cpu/attention_dots_inl.h"
 
 // A row of a span: head_dim sums, then the largest score and the total weight.
 inline float& largest_of(float* partial, int head_dim) {
@@ -110,6 +33,7 @@ inline void scale_row(float* row, int count, float factor) {
 
 // Turns a row's scores of one block into weights and scales what the row has
 // summed so far. Positions count from the block's begin.
+template <class Dots>
 inline void softmax_step(
     float scale_of_scores,
     int head_dim,
@@ -138,7 +62,7 @@ inline void softmax_step(
   const float most = max_lane(largest);
   F32 total = set1(0);
   for (int key = 0; key < kKvBlockSize; key += kLanes) {
-    const F32 p = exp(sub(load(scores + key), set1(most)));
+    const F32 p = Dots::weight(exp(sub(load(scores + key), set1(most))));
     store(scores + key, p);
     total = add(total, p);
   }
@@ -175,74 +99,102 @@ inline bool sees_nothing(const SeenKeys& part) {
   return part.first_kept >= part.last_kept && part.first >= part.last;
 }
 
-template <Float type, int num_rows>
+// Widens the range of keys of a block to those that a row sees.
+inline void include(const SeenKeys& seen, KeyBlock& block) {
+  if (sees_nothing(seen)) {
+    return;
+  }
+  block.first = seen.first_kept < block.first ? seen.first_kept : block.first;
+  block.last = seen.last > block.last ? seen.last : block.last;
+}
+
+template <class Dots, int num_rows>
 inline void attend_block(
     const AttentionJob& job,
-    const KeyBlock& block,
+    KeyBlock block,
+    const QueryRows& queries,
     int row,
     float* all_scores,
     float* partials) {
   const int head_dim = job.shape.head_dim;
   float* scores[num_rows];
   float* partial[num_rows];
+  SeenKeys seen[num_rows];
+  // Of the block's keys those that these rows see.
+  block.first = kKvBlockSize;
+  block.last = 0;
   for (int m = 0; m < num_rows; ++m) {
     scores[m] = all_scores + (row + m) * kKvBlockSize;
     partial[m] =
         partials + static_cast<std::size_t>(row + m) * partial_size(head_dim);
+    seen[m] = seen_in_block(job.seen[row + m], block.begin);
+    include(seen[m], block);
+  }
+  if (block.first >= block.last) {
+    return;
   }
   constexpr int kKeyVectors = sums_per_row(num_rows, 4);
-  int key = block.first / kLanes * kLanes;
-  for (; key + kKeyVectors * kLanes <= kKvBlockSize && key < block.last;
-       key += kKeyVectors * kLanes) {
-    score_keys<type, num_rows, kKeyVectors>(
-        block, key, head_dim, job.queries + row, scores);
-  }
-  for (; key < block.last; key += kLanes) {
-    score_keys<type, num_rows, 1>(
-        block, key, head_dim, job.queries + row, scores);
+  for (int key = block.first / kLanes * kLanes; key < block.last;) {
+    const int wanted = (block.last - key + kLanes - 1) / kLanes;
+    if (kKeyVectors >= 4 && wanted >= 3 && key == 0) {
+      Dots::template score_keys<num_rows, kKeyVectors>(
+          block, key, head_dim, queries, row, scores);
+      key += kKeyVectors * kLanes;
+    } else if (kKeyVectors >= 2 && wanted >= 2) {
+      constexpr int kTwo = kKeyVectors < 2 ? 1 : 2;
+      Dots::template score_keys<num_rows, kTwo>(
+          block, key, head_dim, queries, row, scores);
+      key += kTwo * kLanes;
+    } else {
+      Dots::template score_keys<num_rows, 1>(
+          block, key, head_dim, queries, row, scores);
+      key += kLanes;
+    }
   }
   const float* weights[num_rows];
   for (int m = 0; m < num_rows; ++m) {
     weights[m] = scores[m];
-    const SeenKeys seen = seen_in_block(job.seen[row + m], block.begin);
-    if (sees_nothing(seen)) { // weights of zero change nothing
+    if (sees_nothing(seen[m])) { // weights of zero change nothing
       for (int idx = 0; idx < kKvBlockSize; ++idx) {
         scores[m][idx] = 0;
       }
       continue;
     }
-    softmax_step(job.scale, head_dim, seen, scores[m], partial[m]);
+    softmax_step<Dots>(job.scale, head_dim, seen[m], scores[m], partial[m]);
+    Dots::pack_weights(scores[m]);
   }
   constexpr int kValueVectors = sums_per_row(num_rows, 8);
   int dim = 0;
   for (; dim + kValueVectors * kLanes <= head_dim;
        dim += kValueVectors * kLanes) {
-    add_values<type, num_rows, kValueVectors>(
+    Dots::template add_values<num_rows, kValueVectors>(
         block, head_dim, dim, weights, partial);
   }
   for (; dim < head_dim; dim += kLanes) {
-    add_values<type, num_rows, 1>(block, head_dim, dim, weights, partial);
+    Dots::template add_values<num_rows, 1>(
+        block, head_dim, dim, weights, partial);
   }
 }
 
-template <Float type>
+template <class Dots>
 inline void attend_rows(
     const AttentionJob& job,
     const KeyBlock& block,
+    const QueryRows& queries,
     float* scores,
     float* partials) {
   int row = 0;
   for (; row + 6 <= job.num_rows; row += 6) {
-    attend_block<type, 6>(job, block, row, scores, partials);
+    attend_block<Dots, 6>(job, block, queries, row, scores, partials);
   }
   for (; row + 4 <= job.num_rows; row += 4) {
-    attend_block<type, 4>(job, block, row, scores, partials);
+    attend_block<Dots, 4>(job, block, queries, row, scores, partials);
   }
   for (; row + 2 <= job.num_rows; row += 2) {
-    attend_block<type, 2>(job, block, row, scores, partials);
+    attend_block<Dots, 2>(job, block, queries, row, scores, partials);
   }
   for (; row < job.num_rows; ++row) {
-    attend_block<type, 1>(job, block, row, scores, partials);
+    attend_block<Dots, 1>(job, block, queries, row, scores, partials);
   }
 }
 
@@ -300,7 +252,8 @@ inline void dequantize_values(
 }
 
 struct SpanScratch {
-  float* scores; // [num_rows][kKvBlockSize]
+  std::int32_t* query_pairs; // [num_rows][head_dim / 2]
+  float* scores;             // [num_rows][kKvBlockSize]
   float* keys;   // [head_dim][kKvBlockSize] float32, when many rows share them
   float* values; // or they are quantized
 };
@@ -348,6 +301,7 @@ inline void attend_span(
     const SpanScratch& scratch,
     float* partials) {
   const int head_dim = job.shape.head_dim;
+  const QueryRows queries{job.queries, scratch.query_pairs};
   for (int row = 0; row < job.num_rows; ++row) {
     float* const partial =
         partials + static_cast<std::size_t>(row) * partial_size(head_dim);
@@ -365,12 +319,7 @@ inline void attend_span(
         .first = kKvBlockSize,
         .last = 0};
     for (int row = 0; row < job.num_rows; ++row) {
-      const SeenKeys seen = seen_in_block(job.seen[row], at);
-      if (!sees_nothing(seen)) {
-        block.first =
-            seen.first_kept < block.first ? seen.first_kept : block.first;
-        block.last = seen.last > block.last ? seen.last : block.last;
-      }
+      include(seen_in_block(job.seen[row], at), block);
     }
     if (block.first >= block.last) {
       continue;
@@ -386,6 +335,20 @@ inline void attend_span(
           (is_head ? job.head_blocks : job.blocks)[at / kKvBlockSize];
       block.keys = data + shape.keys_at(job.kv_head);
       block.values = data + shape.values_at(job.kv_head);
+#ifdef QWEN3_MLX_BF16_DOTS
+      if (type == Float::bf16 && !job.exact) {
+        if (job.num_rows < kRowsToWiden) {
+          attend_rows<PairDots<false>>(
+              job, block, queries, scratch.scores, partials);
+          continue;
+        }
+        PairDots<true>::pair_block(
+            block, head_dim, scratch.keys, scratch.values);
+        attend_rows<PairDots<true>>(
+            job, block, queries, scratch.scores, partials);
+        continue;
+      }
+#endif
       if (job.num_rows >= kRowsToWiden && type != Float::f32) {
         widen(block.keys, type, head_dim * kKvBlockSize, scratch.keys);
         widen(block.values, type, head_dim * block.last, scratch.values);
@@ -396,13 +359,16 @@ inline void attend_span(
     }
     switch (type) {
     case Float::f32:
-      attend_rows<Float::f32>(job, block, scratch.scores, partials);
+      attend_rows<FloatDots<Float::f32>>(
+          job, block, queries, scratch.scores, partials);
       break;
     case Float::f16:
-      attend_rows<Float::f16>(job, block, scratch.scores, partials);
+      attend_rows<FloatDots<Float::f16>>(
+          job, block, queries, scratch.scores, partials);
       break;
     case Float::bf16:
-      attend_rows<Float::bf16>(job, block, scratch.scores, partials);
+      attend_rows<FloatDots<Float::bf16>>(
+          job, block, queries, scratch.scores, partials);
       break;
     }
   }
@@ -449,6 +415,29 @@ void merge_spans(
   finish_row(partials, head_dim, out, out_type);
 }
 
+// Queries as pairs of bfloat16, where an instruction set multiplies these.
+inline void round_queries(
+    [[maybe_unused]] const AttentionJob& job,
+    [[maybe_unused]] std::int32_t* pairs) {
+#ifdef QWEN3_MLX_BF16_DOTS
+  // Heads are multiples of 16 numbers: the last 16 may be half a vector.
+  const int head_dim = job.shape.head_dim;
+  for (int row = 0; row < job.num_rows; ++row, pairs += head_dim / 2) {
+    int dim = 0;
+    for (; dim + 32 <= head_dim; dim += 32) {
+      round_to_pairs(job.queries[row] + dim, pairs + dim / 2);
+    }
+    if (dim < head_dim) {
+      float last[32] = {};
+      std::int32_t rounded[16];
+      store(last, load(job.queries[row] + dim));
+      round_to_pairs(last, rounded);
+      std::memcpy(pairs + dim / 2, rounded, 32);
+    }
+  }
+#endif
+}
+
 void attend(const AttentionJob& job) {
   const int head_dim = job.shape.head_dim;
   const std::size_t row_size = partial_size(head_dim);
@@ -459,6 +448,9 @@ void attend(const AttentionJob& job) {
   scratch.scores = span_sums + num_rows * row_size;
   scratch.keys = scratch.scores + num_rows * kKvBlockSize;
   scratch.values = scratch.keys + kKvBlockSize * head_dim;
+  scratch.query_pairs =
+      reinterpret_cast<std::int32_t*>(scratch.values + kKvBlockSize * head_dim);
+  round_queries(job, scratch.query_pairs);
   if (job.partial != nullptr) {
     const int begin = job.span * kSpanKeys;
     attend_span(job, begin, begin + kSpanKeys, scratch, job.partial);

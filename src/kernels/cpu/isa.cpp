@@ -19,14 +19,21 @@ namespace {
 
 #if defined(__x86_64__)
 // Compilers before GCC 13 and clang 15 have no name for AVX-VNNI, clang 14 none
-// for F16C: leaf 7, subleaf 1, bit 4 of EAX, and leaf 1, bit 29 of ECX.
-bool has_avx_vnni() {
+// for F16C: leaf 7, subleaf 1, bit 4 of EAX (5: bfloat16 in AVX-512), and leaf
+// 1, bit 29 of ECX.
+bool has_leaf_7_1(unsigned bit) {
   unsigned eax = 0;
   unsigned ebx = 0;
   unsigned ecx = 0;
   unsigned edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
-      (eax & (1U << 4)) != 0;
+      (eax & (1U << bit)) != 0;
+}
+bool has_avx_vnni() {
+  return has_leaf_7_1(4);
+}
+bool has_avx512_bf16() {
+  return has_leaf_7_1(5);
 }
 
 bool has_f16c() {
@@ -46,6 +53,9 @@ void append_native(std::vector<const KernelTable*>& tables) {
       __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni")) {
+    if (has_avx512_bf16()) {
+      tables.push_back(&avx512bf16::table);
+    }
     tables.push_back(&avx512::table);
   }
   if (has_avx2 && has_avx_vnni()) {

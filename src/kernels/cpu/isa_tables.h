@@ -19,6 +19,9 @@ extern const KernelTable table;
 namespace avx512 {
 extern const KernelTable table;
 }
+namespace avx512bf16 {
+extern const KernelTable table;
+}
 namespace neon {
 extern const KernelTable table;
 }

@@ -140,6 +140,7 @@ struct AttentionJob {
   float* partial = nullptr;
   int span = 0;
   float* scratch = nullptr; ///< attention_scratch(num_rows, head_dim) floats.
+  bool exact = false;       ///< Nothing is rounded but to float32.
 };
 
 /// Floats of an unfinished row: the weighted sum of values, the largest score
@@ -153,7 +154,8 @@ QWEN3_MLX_INLINE constexpr std::size_t
 attention_scratch(int num_rows, int head_dim) {
   return static_cast<std::size_t>(num_rows) *
       (2 * partial_size(head_dim) + kKvBlockSize) +
-      2 * static_cast<std::size_t>(kKvBlockSize) *
+      (2 * static_cast<std::size_t>(kKvBlockSize) +
+       (static_cast<std::size_t>(num_rows) + 1) / 2) *
       static_cast<std::size_t>(head_dim);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Sixteen lanes in one AVX-512 register, int8 dot products with VNNI. See
-// simd_portable.h for what each operation means.
+// Sixteen lanes in one AVX-512 register, int8 dot products with VNNI. Compiled
+// twice: in namespace avx512bf16 also with dot products of bfloat16 pairs, of
+// which attention makes use. See simd_portable.h for what each operation means.
 #pragma once
 
 #include <immintrin.h>
@@ -8,7 +9,12 @@
 #include "kernels/cpu/packed_layout.h"
 #include "kernels/cpu/types.h"
 
+#ifdef __AVX512BF16__
+#define QWEN3_MLX_BF16_DOTS
+namespace qwen3_mlx::cpu::avx512bf16 {
+#else
 namespace qwen3_mlx::cpu::avx512 {
+#endif
 
 inline constexpr int kLanes = 16;
 // 12 float and 12 integer sums, unpacked weights, masks and scales: within 32
@@ -242,4 +248,49 @@ block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
   }
 }
 
-} // namespace qwen3_mlx::cpu::avx512
+#ifdef QWEN3_MLX_BF16_DOTS
+inline void store_i(void* to, I32 a) {
+  _mm512_storeu_si512(to, a.v);
+}
+// 16 elements of each as pairs, the first of them in the lower half of a lane.
+inline I32 pair_up(const std::byte* first, const std::byte* second) {
+  const auto load_16 = [](const std::byte* from) {
+    return _mm512_castsi256_si512(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  };
+  const __m512i order = _mm512_or_si512(
+      _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+      _mm512_slli_epi32(
+          _mm512_set_epi32(
+              47, 46, 45, 44, 43, 42, 41, 40, 39, 38, 37, 36, 35, 34, 33, 32),
+          16));
+  return {_mm512_permutex2var_epi16(load_16(first), order, load_16(second))};
+}
+// c + a.first * b.first + a.second * b.second
+inline F32 dot_pairs(I32 a, I32 b, F32 c) {
+  __m512 sum = c.v;
+  // As assembler: GCC 12 and clang differ in the type of the intrinsic's pairs.
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a.v), "v"(b.v));
+  return {sum};
+}
+// Rounds 32 elements to bfloat16, side by side. `to` may be `from`.
+inline void round_to_pairs(const float* from, void* to) {
+  const __m512 low = _mm512_loadu_ps(from);
+  const __m512 high = _mm512_loadu_ps(from + 16);
+  __m512i pairs;
+  asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(pairs) : "v"(high), "v"(low));
+  _mm512_storeu_si512(to, pairs);
+}
+// Finite values as bfloat16 has them.
+inline F32 round_as_bf16(F32 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd =
+      _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i sum =
+      _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  return {
+      _mm512_castsi512_ps(_mm512_and_si512(sum, _mm512_set1_epi32(-0x10000)))};
+}
+#endif
+
+} // namespace qwen3_mlx::cpu::avx512 or avx512bf16
