@@ -3,7 +3,7 @@
 // Every set gives the same bits: a vector lane belongs to one output, integer
 // dots are exact, float sums run in one order and each multiply-add rounds
 // once. So results depend on neither the machine, the number of threads, nor
-// what else is in the batch.
+// what else is in the batch. The exception: avx512bf16 (attention_dots_inl.h).
 #pragma once
 
 #include <cstddef>
@@ -140,7 +140,9 @@ struct AttentionJob {
   float* partial = nullptr;
   int span = 0;
   float* scratch = nullptr; ///< attention_scratch(num_rows, head_dim) floats.
-  bool exact = false;       ///< Nothing is rounded but to float32.
+  /// Queries and weights stay in float32; otherwise they may be rounded to
+  /// the bfloat16 of the cache.
+  bool exact = false;
 };
 
 /// Floats of an unfinished row: the weighted sum of values, the largest score
