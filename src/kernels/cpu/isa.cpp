@@ -11,6 +11,8 @@
 #include <cpuid.h>
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 namespace qwen3_mlx::cpu {
@@ -66,6 +68,21 @@ void append_native(std::vector<const KernelTable*>& tables) {
   }
 }
 #elif defined(__aarch64__)
+bool has_i8mm() {
+#if defined(__linux__)
+  constexpr unsigned long kHwcap2I8mm = 1UL << 13;
+  return (getauxval(AT_HWCAP2) & kHwcap2I8mm) != 0;
+#elif defined(__APPLE__)
+  int value = 0;
+  std::size_t size = sizeof(value);
+  return sysctlbyname("hw.optional.arm.FEAT_I8MM", &value, &size, nullptr, 0) ==
+      0 &&
+      value != 0;
+#else
+  return false;
+#endif
+}
+
 void append_native(std::vector<const KernelTable*>& tables) {
 #if defined(__linux__)
   constexpr unsigned long kHwcapDotProduct = 1UL << 20;
@@ -73,6 +90,9 @@ void append_native(std::vector<const KernelTable*>& tables) {
     return;
   }
 #endif
+  if (has_i8mm()) {
+    tables.push_back(&neon_i8mm::table);
+  }
   // All processors that run macOS on arm64 have it.
   tables.push_back(&neon::table);
 }

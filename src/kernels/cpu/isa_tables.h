@@ -25,5 +25,8 @@ extern const KernelTable table;
 namespace neon {
 extern const KernelTable table;
 }
+namespace neon_i8mm {
+extern const KernelTable table;
+}
 
 } // namespace qwen3_mlx::cpu

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Sixteen lanes in four NEON registers, int8 dot products with the dotprod
-// extension. See simd_portable.h for what each operation means.
+// extension. Compiled twice: in namespace neon_i8mm two rows of activations
+// meet weights by the matrix products of the i8mm extension. See
+// simd_portable.h for what each operation means.
 #pragma once
 
 #include <arm_neon.h>
@@ -8,7 +10,11 @@
 #include "kernels/cpu/packed_layout.h"
 #include "kernels/cpu/types.h"
 
+#ifdef __ARM_FEATURE_MATMUL_INT8
+namespace qwen3_mlx::cpu::neon_i8mm {
+#else
 namespace qwen3_mlx::cpu::neon {
+#endif
 
 inline constexpr int kLanes = 16;
 inline constexpr int kMaxRows = 4;
@@ -191,7 +197,7 @@ inline int8x16_t broadcast_4(const std::int8_t* x) {
 
 template <Codes codes, int num_rows>
 inline void
-block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
+lane_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(block);
   if constexpr (codes == Codes::u8) {
     for (int col = 0; col < group; col += 4) {
@@ -228,4 +234,96 @@ block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
   }
 }
 
-} // namespace qwen3_mlx::cpu::neon
+#ifdef __ARM_FEATURE_MATMUL_INT8
+// Codes of 8 columns of four weight rows: rows 0 and 1, rows 2 and 3.
+struct RowPairs {
+  int8x16_t first;
+  int8x16_t second;
+};
+inline RowPairs pair_rows(int8x16_t cols_0_to_3, int8x16_t cols_4_to_7) {
+  const int32x4_t low = vreinterpretq_s32_s8(cols_0_to_3);
+  const int32x4_t high = vreinterpretq_s32_s8(cols_4_to_7);
+  return {
+      vreinterpretq_s8_s32(vzip1q_s32(low, high)),
+      vreinterpretq_s8_s32(vzip2q_s32(low, high))};
+}
+
+// Codes of 8 columns of weight rows [4 * idx, 4 * idx + 4), where a block's
+// codes of these columns begin at `bytes`.
+template <Codes codes>
+inline RowPairs load_row_pairs(const std::uint8_t* bytes, int idx) {
+  if constexpr (codes == Codes::u8) {
+    const uint8x16_t flip = vdupq_n_u8(0x80);
+    return pair_rows(
+        vreinterpretq_s8_u8(veorq_u8(vld1q_u8(bytes + 16 * idx), flip)),
+        vreinterpretq_s8_u8(veorq_u8(vld1q_u8(bytes + 64 + 16 * idx), flip)));
+  }
+  const uint8x16_t both = vld1q_u8(bytes + 16 * idx);
+  const uint8x16_t low = vandq_u8(both, vdupq_n_u8(15));
+  const uint8x16_t high = vshrq_n_u8(both, 4);
+  if constexpr (codes == Codes::fp4) {
+    const int8x16_t values = vld1q_s8(kFp4Values);
+    return pair_rows(vqtbl1q_s8(values, low), vqtbl1q_s8(values, high));
+  }
+  return pair_rows(vreinterpretq_s8_u8(low), vreinterpretq_s8_u8(high));
+}
+
+// Sums of two rows of activations at a time: of weight rows 2 i and 2 i + 1
+// with both, [w0 x0, w0 x1, w1 x0, w1 x1].
+template <Codes codes, int num_rows>
+inline void
+pair_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
+  int32x4_t sums[num_rows / 2][8];
+  for (int pair = 0; pair < num_rows / 2; ++pair) {
+    for (int idx = 0; idx < 4; ++idx) {
+      const int32x4_t even = acc[2 * pair].q[idx];
+      const int32x4_t odd = acc[2 * pair + 1].q[idx];
+      sums[pair][2 * idx] = vzip1q_s32(even, odd);
+      sums[pair][2 * idx + 1] = vzip2q_s32(even, odd);
+    }
+  }
+  const auto* bytes = reinterpret_cast<const std::uint8_t*>(block);
+  for (int col = 0; col < group; col += 8) {
+    int8x16_t rows[num_rows / 2];
+    for (int pair = 0; pair < num_rows / 2; ++pair) {
+      const int32x2_t low =
+          vreinterpret_s32_s8(vld1_s8(x + 8 * pair)); // columns 0 to 3
+      const int32x2_t high =
+          vreinterpret_s32_s8(vld1_s8(x + 4 * num_rows + 8 * pair));
+      rows[pair] = vreinterpretq_s8_s32(
+          vcombine_s32(vzip1_s32(low, high), vzip2_s32(low, high)));
+    }
+    for (int idx = 0; idx < 4; ++idx) {
+      const RowPairs weights = load_row_pairs<codes>(bytes, idx);
+      for (int pair = 0; pair < num_rows / 2; ++pair) {
+        int32x4_t* const of_pair = sums[pair] + 2 * idx;
+        of_pair[0] = vmmlaq_s32(of_pair[0], weights.first, rows[pair]);
+        of_pair[1] = vmmlaq_s32(of_pair[1], weights.second, rows[pair]);
+      }
+    }
+    bytes += codes == Codes::u8 ? 128 : 64;
+    x += 8 * num_rows;
+  }
+  for (int pair = 0; pair < num_rows / 2; ++pair) {
+    for (int idx = 0; idx < 4; ++idx) {
+      const int32x4_t first = sums[pair][2 * idx];
+      const int32x4_t second = sums[pair][2 * idx + 1];
+      acc[2 * pair].q[idx] = vuzp1q_s32(first, second);
+      acc[2 * pair + 1].q[idx] = vuzp2q_s32(first, second);
+    }
+  }
+}
+#endif
+
+template <Codes codes, int num_rows>
+inline void
+block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
+#ifdef __ARM_FEATURE_MATMUL_INT8
+  if constexpr (num_rows % 2 == 0) { // else the last has no partner
+    return pair_dots<codes, num_rows>(block, group, x, acc);
+  }
+#endif
+  lane_dots<codes, num_rows>(block, group, x, acc);
+}
+
+} // namespace qwen3_mlx::cpu::neon or neon_i8mm
