@@ -174,6 +174,15 @@ class Sampler {
       const mx::array& window,
       mx::StreamOrDevice s = {}) const;
 
+  /// The same composed of MLX operations: what operator() does where there is
+  /// no kernel, and what the kernel is tested against. The sums of
+  /// probabilities differ in rounding.
+  mx::array composed(
+      const mx::array& logits,
+      const mx::array& draws,
+      const mx::array& window,
+      mx::StreamOrDevice s = {}) const;
+
  private:
   SamplingParams params_;
   int vocab_size_;

@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 
+#include "kernels/cpu/sampling_op.h"
 #include "kernels/ops.h"
 #include "qwen3_mlx/error.h"
 
@@ -125,6 +126,28 @@ mx::array filter(
   return log_probs;
 }
 
+bool has_kernel(const mx::array& logits) {
+  const auto type = logits.dtype();
+  return logits.size() > 0 &&
+      (type == mx::float32 || type == mx::float16 || type == mx::bfloat16);
+}
+
+cpu::SamplingForm form_of(const SamplingParams& params) {
+  return {
+      .temperature = params.temperature,
+      .top_p = params.top_p,
+      .min_p = params.min_p,
+      .min_tokens_to_keep = params.min_tokens_to_keep,
+      .top_k = params.top_k,
+      .xtc_probability = params.xtc_probability,
+      .xtc_threshold = params.xtc_threshold,
+      .xtc_special_tokens = params.xtc_special_tokens,
+      .repetition_penalty = params.repetition_penalty,
+      .presence_penalty = params.presence_penalty,
+      .frequency_penalty = params.frequency_penalty,
+      .logit_bias = params.logit_bias};
+}
+
 } // namespace
 
 mx::array log_softmax(const mx::array& logits, mx::StreamOrDevice s) {
@@ -186,6 +209,24 @@ Sampler::Sampler(SamplingParams params, int vocab_size)
 }
 
 mx::array Sampler::operator()(
+    const mx::array& logits,
+    const mx::array& draws,
+    const mx::array& window,
+    mx::StreamOrDevice s) const {
+  check_rows(logits, vocab_size_);
+  const mx::Stream stream = mx::to_stream(s);
+  if (stream.device != mx::Device::cpu || !has_kernel(logits)) {
+    return composed(logits, draws, window, s);
+  }
+  const bool penalized = params_.has_penalties() && window.size() > 0;
+  if (is_greedy() && !bias_ && !penalized) {
+    return ops::arg_max(logits, s);
+  }
+  return cpu::sampling_op(
+      logits, draws, window, form_of(params_), penalized, stream);
+}
+
+mx::array Sampler::composed(
     const mx::array& logits,
     const mx::array& draws,
     const mx::array& window,
