@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "convert/second_moment.h"
+#include "mlx/device.h"
 #include "mlx/ops.h"
 #include "mlx/transforms.h"
 #include "qwen3_mlx/error.h"
@@ -19,10 +21,20 @@ namespace qwen3_mlx {
 namespace {
 
 /// x [T, in] -> mean over T of x x^T.
-mx::array second_moment(const mx::array& x) {
+mx::array moment_of(const mx::array& x, ThreadPool& pool) {
   const auto wide = mx::astype(x, mx::float32);
-  const auto sum = mx::matmul(mx::transpose(wide), wide);
-  return mx::divide(sum, mx::array(static_cast<float>(x.shape(0))));
+  if (mx::default_device() == mx::Device::gpu) {
+    const auto sum = mx::matmul(mx::transpose(wide), wide);
+    return mx::divide(sum, mx::array(static_cast<float>(x.shape(0))));
+  }
+  auto rows = mx::contiguous(wide);
+  mx::eval(rows);
+  const int n_columns = x.shape(1);
+  const auto moment = second_moment(
+      {rows.data<float>(), rows.size()},
+      static_cast<std::size_t>(n_columns),
+      pool);
+  return mx::array(moment.begin(), {n_columns, n_columns}, mx::float32);
 }
 
 std::vector<std::uint32_t> tokens_of(
@@ -45,7 +57,8 @@ std::vector<std::uint32_t> tokens_of(
 
 LoadOptions load_options() {
   LoadOptions options;
-  options.kernels = Kernels::stock; // layers are called one by one
+  options.exact = true;
+  options.dtype = mx::float32;
   return options;
 }
 
@@ -122,7 +135,7 @@ InputMoments CalibrationRun::run_layer(const std::vector<Block>& layers) {
   InputMoments moments;
   const auto add = [&](std::initializer_list<const char*> modules,
                        const mx::array& x) {
-    const auto moment = second_moment(x);
+    const auto moment = moment_of(x, pool_);
     for (const auto* module : modules) {
       moments.insert_or_assign(prefix + module, moment);
     }
@@ -169,7 +182,7 @@ InputMoments CalibrationRun::next_layer() {
 InputMoments CalibrationRun::head() {
   InputMoments moments;
   with_decoder([&](const auto& model) {
-    const auto moment = second_moment(model.model.norm(hidden_));
+    const auto moment = moment_of(model.model.norm(hidden_), pool_);
     mx::eval(moment);
     moments.emplace(model.lm_head ? "lm_head" : "model.embed_tokens", moment);
     return 0;

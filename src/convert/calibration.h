@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "mlx/array.h"
 #include "qwen3_mlx/convert.h"
 #include "qwen3_mlx/model.h"
@@ -42,6 +43,7 @@ class CalibrationRun {
   auto with_decoder(const Function& function) const;
 
   Model model_;
+  ThreadPool pool_;
   mx::array tokens_; ///< [sequences * length]
   int n_sequences_;
   int length_;
