@@ -31,6 +31,7 @@ struct Candidate {
   std::string module;
   QuantFormat format;
   std::uint64_t n_elements = 0;
+  int scale_bits = 0; ///< Of a scale, and of a bias.
   /// Error / energy of the outputs, by index into `widths`.
   std::array<double, widths.size()> errors{};
   std::size_t width_idx = 0;
@@ -85,11 +86,11 @@ void measure(
 }
 
 /// Gives bits to those that gain most by them, until the mean is reached.
-void spend(std::vector<Candidate>& candidates, double target, int scale_bits) {
+void spend(std::vector<Candidate>& candidates, double target) {
   double budget = 0;
   for (auto& candidate : candidates) {
-    const double overhead =
-        2.0 * scale_bits / static_cast<double>(candidate.format.group_size);
+    const double overhead = 2.0 * candidate.scale_bits /
+        static_cast<double>(candidate.format.group_size);
     budget += static_cast<double>(candidate.n_elements) *
         (target - overhead - widths.front());
   }
@@ -164,6 +165,7 @@ std::vector<ModuleRule> allocate_bits(
     const Checkpoint& checkpoint,
     const ModelArgs& args,
     const ConvertOptions& options,
+    const DTypeOf& dtype_of,
     CalibrationRun& run) {
   const Recipe recipe(options, args);
   std::vector<Candidate> candidates;
@@ -181,7 +183,9 @@ std::vector<ModuleRule> allocate_bits(
           .module = module,
           .format = format,
           .n_elements = matrix.n_rows() * matrix.n_columns()};
-      measure(candidate, matrix, diagonal_of(moment), DType::f16);
+      const auto dtype = dtype_of(module, matrix);
+      candidate.scale_bits = static_cast<int>(dtype_bits(dtype));
+      measure(candidate, matrix, diagonal_of(moment), dtype);
       candidates.push_back(std::move(candidate));
     }
   };
@@ -191,8 +195,7 @@ std::vector<ModuleRule> allocate_bits(
   add(run.head());
   run.rewind();
 
-  constexpr int scale_bits = 16;
-  spend(candidates, *options.calibration->target_bits, scale_bits);
+  spend(candidates, *options.calibration->target_bits);
   std::vector<ModuleRule> rules;
   for (auto& candidate : candidates) {
     candidate.format.bits = widths[candidate.width_idx];

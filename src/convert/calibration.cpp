@@ -39,7 +39,8 @@ mx::array moment_of(const mx::array& x, ThreadPool& pool) {
 
 std::vector<std::uint32_t> tokens_of(
     const std::filesystem::path& path,
-    const CalibrationOptions& options) {
+    const CalibrationOptions& options,
+    int vocab_size) {
   const auto text = options.text.empty() ? built_in_calibration_text()
                                          : std::string_view(options.text);
   auto ids = load_tokenizer(path).encode(text, /* add_special_tokens */ true);
@@ -52,6 +53,13 @@ std::vector<std::uint32_t> tokens_of(
   const auto most = static_cast<std::size_t>(options.max_tokens);
   const auto count = std::max(length, std::min(ids.size(), most));
   ids.resize(count / length * length);
+  for (const auto id : ids) {
+    if (std::cmp_greater_equal(id, vocab_size)) {
+      throw InvalidArgument(
+          "the calibration text has the token " + std::to_string(id) +
+          ", and the model knows " + std::to_string(vocab_size));
+    }
+  }
   return ids;
 }
 
@@ -86,7 +94,7 @@ CalibrationRun::CalibrationRun(
     : model_(load_model(path, load_options())), tokens_(mx::zeros({0})),
       n_sequences_(0), length_(options.sequence_length),
       hidden_(mx::zeros({0})) {
-  const auto ids = tokens_of(path, options);
+  const auto ids = tokens_of(path, options, model_.args().vocab_size);
   n_sequences_ = static_cast<int>(ids.size()) / length_;
   tokens_ = mx::array(ids.begin(), {static_cast<int>(ids.size())}, mx::uint32);
   rewind();

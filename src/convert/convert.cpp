@@ -110,6 +110,19 @@ class Planner {
     return changes;
   }
 
+  /// What a matrix becomes as floats, and its scales where it is packed.
+  DType
+  value_dtype(const std::string& module, const StoredMatrix& matrix) const {
+    if (dtype_) {
+      return *dtype_;
+    }
+    const auto* scales = checkpoint_.find(module + ".scales");
+    return matrix.format().mode == QuantMode::affine && scales != nullptr
+        ? own_dtype(*scales)
+        : is_float(matrix.weight()) ? own_dtype(matrix.weight())
+                                    : DType::bf16;
+  }
+
  private:
   using Entry = std::pair<const std::string, StoredTensor>;
 
@@ -142,19 +155,6 @@ class Planner {
       }
     }
     return false;
-  }
-
-  /// What matrices of this one become as floats.
-  DType
-  value_dtype(const std::string& module, const StoredMatrix& matrix) const {
-    if (dtype_) {
-      return *dtype_;
-    }
-    const auto* scales = checkpoint_.find(module + ".scales");
-    return matrix.format().mode == QuantMode::affine && scales != nullptr
-        ? own_dtype(*scales)
-        : is_float(matrix.weight()) ? own_dtype(matrix.weight())
-                                    : DType::bf16;
   }
 
   void add_matrix(const std::string& module) {
@@ -341,7 +341,15 @@ ConvertResult convert_checkpoint(
   }
   if (calibration && options.calibration->target_bits) {
     // The user's own rules come last, and decide.
-    auto rules = allocate_bits(checkpoint, args, options, *calibration);
+    const Planner planner(checkpoint, args, options);
+    auto rules = allocate_bits(
+        checkpoint,
+        args,
+        options,
+        [&](const auto& module, const auto& matrix) {
+          return planner.value_dtype(module, matrix);
+        },
+        *calibration);
     rules.insert(rules.end(), options.rules.begin(), options.rules.end());
     options.rules = std::move(rules);
   }
