@@ -39,14 +39,22 @@ unsigned int nibble(float value) {
   return static_cast<unsigned int>(std::clamp(static_cast<int>(value), 0, 15));
 }
 
+/// As std::round, which is no vector code: halves away from zero. Exact, for
+/// the difference is.
+std::int32_t round_away(float value) {
+  const auto whole = static_cast<std::int32_t>(value);
+  const float rest = value - static_cast<float>(whole);
+  return whole + (rest >= 0.5f) - (rest <= -0.5f);
+}
+
 /// scale * (q - 8), where the largest magnitude gets q = 0.
 std::byte* put_q4_0(const float* block, std::byte* out) {
-  float extreme = 0;
-  for (std::size_t idx = 0; idx < block_size; ++idx) {
-    if (std::fabs(block[idx]) > std::fabs(extreme)) {
-      extreme = block[idx];
-    }
-  }
+  const float largest = largest_magnitude(block, block_size);
+  const float extreme = largest == 0
+      ? 0.0f
+      : *std::find_if(block, block + block_size, [&](float x) {
+          return std::fabs(x) == largest;
+        });
   const float scale = extreme / -8.0f;
   const float factor = inverse(scale);
   out = put_half(out, scale);
@@ -70,16 +78,11 @@ std::byte* put_q4_1(const float* block, std::byte* out) {
 
 /// scale * q, q from -127 to 127.
 std::byte* put_q8_0(const float* block, std::byte* out) {
-  float extreme = 0;
-  for (std::size_t idx = 0; idx < block_size; ++idx) {
-    extreme = std::max(extreme, std::fabs(block[idx]));
-  }
-  const float scale = extreme / 127.0f;
+  const float scale = largest_magnitude(block, block_size) / 127.0f;
   const float factor = inverse(scale);
   out = put_half(out, scale);
   for (std::size_t idx = 0; idx < block_size; ++idx) {
-    out[idx] = static_cast<std::byte>(
-        static_cast<std::int8_t>(std::round(block[idx] * factor)));
+    out[idx] = static_cast<std::byte>(round_away(block[idx] * factor));
   }
   return out + block_size;
 }

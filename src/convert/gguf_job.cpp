@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "convert/ggml_quantizer.h"
+#include "convert/quantizer.h"
 #include "formats/checked.h"
 #include "qwen3_mlx/error.h"
 
@@ -69,14 +70,16 @@ void GgufJob::run(std::uint64_t first, std::uint64_t count, Scratch& scratch)
   const float largest = spec_.type == GgmlType::f16 || block.n_elements > 1
       ? 65504.0f
       : HUGE_VALF;
-  for (const float value : values) {
-    if (!(std::fabs(value) <= largest)) {
-      throw TensorError(
-          tensor.path(),
-          printable(tensor.source_name),
-          "holds " + std::to_string(value) + ", which " +
-              std::string(block.name) + " cannot; use --gguf-type bf16");
-    }
+  if (!(largest_magnitude(values.data(), values.size()) <= largest)) {
+    const float value =
+        *std::find_if(values.begin(), values.end(), [&](float each) {
+          return !(std::fabs(each) <= largest);
+        });
+    throw TensorError(
+        tensor.path(),
+        printable(tensor.source_name),
+        "holds " + std::to_string(value) + ", which " +
+            std::string(block.name) + " cannot; use --gguf-type bf16");
   }
   const auto columns = static_cast<std::size_t>(source_.n_columns());
   const auto row_bytes = columns / block.n_elements * block.n_bytes;

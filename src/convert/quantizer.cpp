@@ -41,33 +41,25 @@ float nearest(float value) {
   return (value + shift) - shift;
 }
 
-/// Saturating, ties to even, as MLX's ToFP8.
-std::uint8_t to_fp8(float value) {
+/// Saturating, ties to even, as MLX's ToFP8. Free of branches, so that loops
+/// over it become vectors.
+std::uint32_t to_fp8(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
-  const auto sign = static_cast<std::uint8_t>(bits >> 24 & 0x80u);
-  const auto magnitude = bits & 0x7FFFFFFFu;
-  if (magnitude >= 0x43E00000u) { // 448, the largest; also NaN
-    return sign | 0x7Eu;
-  }
-  if (magnitude < 0x3C800000u) { // below 2^-6: multiples of 2^-9
-    const float sum = std::bit_cast<float>(magnitude) + 0x1p14f;
-    return static_cast<std::uint8_t>(
-        sign | ((std::bit_cast<std::uint32_t>(sum) - 0x46800000u) & 0xFFu));
-  }
-  const auto rounded =
-      magnitude - (120u << 23) + 0x7FFFFu + (magnitude >> 20 & 1u);
-  return static_cast<std::uint8_t>(sign | rounded >> 20);
+  const std::uint32_t sign = bits >> 24 & 0x80u;
+  // 448 is the largest. Signed numbers have vector comparisons.
+  const auto magnitude = static_cast<std::int32_t>(bits & 0x7FFFFFFFu);
+  const std::int32_t rounded =
+      (magnitude - (120 << 23) + 0x7FFFF + (magnitude >> 20 & 1)) >> 20;
+  // Below 2^-6: multiples of 2^-9.
+  const float sum = std::bit_cast<float>(magnitude) + 0x1p14f;
+  const std::int32_t small = std::bit_cast<std::int32_t>(sum) - 0x46800000;
+  const std::int32_t code = magnitude < 0x3C800000 ? small & 0xFF
+      : magnitude >= 0x43E00000                    ? 0x7E // also NaN
+                                                   : rounded;
+  return sign | static_cast<std::uint32_t>(code);
 }
 
-float largest_magnitude(const float* group, std::size_t count) {
-  float largest = 0;
-  for (std::size_t idx = 0; idx < count; ++idx) {
-    largest = std::max(largest, std::fabs(group[idx]));
-  }
-  return largest;
-}
-
-/// The nearest of the 16 numbers, the first of several; differences are
+/// The nearest of FP4's 16 numbers, the first of several; differences are
 /// rounded by `round` as MLX rounds them.
 template <typename Round>
 std::uint8_t nearest_fp4_rounded(float value, Round round) {
@@ -86,21 +78,41 @@ std::uint8_t nearest_fp4_rounded(float value, Round round) {
 /// The same where differences are float32: those to the two neighbours are
 /// exact, so the place among the midpoints decides, and a midpoint goes to the
 /// smaller magnitude, which comes first. Zero is never negative.
-std::uint8_t nearest_fp4(float value) {
-  constexpr std::array<float, 7> midpoints{
-      0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f};
-  const float magnitude = std::fabs(value);
-  if (!(magnitude < 8)) { // so far away that differences are rounded, too
-    return nearest_fp4_rounded(value, [](float exact) { return exact; });
+void nearest_fp4(const float* values, std::size_t count, std::uint8_t* out) {
+  std::int32_t is_far = 0;
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    const float magnitude = std::fabs(values[idx]);
+    // Sums of comparisons, not a loop: so it becomes vector code.
+    const std::int32_t code = (magnitude > 0.25f) + (magnitude > 0.75f) +
+        (magnitude > 1.25f) + (magnitude > 1.75f) + (magnitude > 2.5f) +
+        (magnitude > 3.5f) + (magnitude > 5.0f);
+    const std::int32_t is_negative = (values[idx] < 0) & (code > 0);
+    out[idx] = static_cast<std::uint8_t>(code + 8 * is_negative);
+    is_far |= !(magnitude < 8);
   }
-  unsigned idx = 0;
-  for (const float midpoint : midpoints) {
-    idx += magnitude > midpoint ? 1u : 0u;
+  if (is_far == 0) {
+    return;
   }
-  return static_cast<std::uint8_t>(value < 0 && idx > 0 ? idx + 8 : idx);
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    // So far away that differences are rounded, too.
+    if (!(std::fabs(values[idx]) < 8)) {
+      out[idx] =
+          nearest_fp4_rounded(values[idx], [](float exact) { return exact; });
+    }
+  }
 }
 
 } // namespace
+
+float largest_magnitude(const float* values, std::size_t count) {
+  // As integers, which have the same order and a maximum in vectors.
+  std::int32_t largest = 0;
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    largest = std::max(
+        largest, std::bit_cast<std::int32_t>(values[idx]) & 0x7FFFFFFF);
+  }
+  return std::bit_cast<float>(largest);
+}
 
 void pack_numbers(
     const std::uint8_t* numbers,
@@ -173,9 +185,14 @@ float Quantizer::rounded(float value) const {
   return value;
 }
 
-std::uint8_t Quantizer::fp4(float value) const {
-  return fp4_table_.empty() ? nearest_fp4(value)
-                            : fp4_table_[narrow_bits(dtype_, value)];
+void Quantizer::put_fp4(const float* values, std::uint8_t* out) const {
+  if (fp4_table_.empty()) {
+    nearest_fp4(values, group_size_, out);
+    return;
+  }
+  for (std::size_t idx = 0; idx < group_size_; ++idx) {
+    out[idx] = fp4_table_[narrow_bits(dtype_, values[idx])];
+  }
 }
 
 void Quantizer::quantize_row(std::span<const float> row, PackedRow out) const {
@@ -235,10 +252,18 @@ void Quantizer::quantize_mx(const float* group, PackedRow out) const {
   const float scale = rounded(largest / (is_fp4 ? 6.0f : 448.0f));
   const float exponent = scale == 0 ? 0.0f : std::ceil(std::log2(scale));
   const float power = rounded(std::exp2(exponent));
-  std::array<std::uint8_t, max_group> numbers;
+  std::array<float, max_group> quotients;
   for (std::size_t idx = 0; idx < group_size_; ++idx) {
-    const float number = rounded(group[idx] / power);
-    numbers[idx] = is_fp4 ? fp4(number) : to_fp8(number);
+    quotients[idx] = group[idx] / power;
+  }
+  round_to(dtype_, std::span(quotients).first(group_size_));
+  std::array<std::uint8_t, max_group> numbers;
+  if (is_fp4) {
+    put_fp4(quotients.data(), numbers.data());
+  } else {
+    for (std::size_t idx = 0; idx < group_size_; ++idx) {
+      numbers[idx] = static_cast<std::uint8_t>(to_fp8(quotients[idx]));
+    }
   }
   pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
   *out.scales = static_cast<std::byte>(static_cast<int>(exponent) + 127);
@@ -246,14 +271,18 @@ void Quantizer::quantize_mx(const float* group, PackedRow out) const {
 
 void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
   const float largest = largest_magnitude(group, group_size_);
-  const auto scale = to_fp8(rounded(largest / 6.0f));
+  const auto scale = static_cast<std::uint8_t>(to_fp8(rounded(largest / 6.0f)));
   const float divisor = f8_e4m3_to_float(scale);
-  std::array<std::uint8_t, max_group> numbers;
-  for (std::size_t idx = 0; idx < group_size_; ++idx) {
-    // A scale that rounds to zero leaves no number but zero.
-    const float number = divisor == 0 ? 0.0f : rounded(group[idx] / divisor);
-    numbers[idx] = nearest_fp4(number);
+  std::array<float, max_group> quotients{};
+  // A scale that rounds to zero leaves no number but zero.
+  if (divisor != 0) {
+    for (std::size_t idx = 0; idx < group_size_; ++idx) {
+      quotients[idx] = group[idx] / divisor;
+    }
+    round_to(dtype_, std::span(quotients).first(group_size_));
   }
+  std::array<std::uint8_t, max_group> numbers;
+  nearest_fp4(quotients.data(), group_size_, numbers.data());
   pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
   *out.scales = static_cast<std::byte>(scale);
 }

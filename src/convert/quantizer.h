@@ -19,6 +19,9 @@ void narrow(DType dtype, std::span<const float> from, std::byte* out);
 /// The same, back as float32.
 void round_to(DType dtype, std::span<float> values);
 
+/// 0 of none; NaN where one is NaN.
+float largest_magnitude(const float* values, std::size_t count);
+
 /// Numbers of `bits` each after each other, little-endian, as MLX packs them;
 /// `count` is a multiple of 8.
 void pack_numbers(
@@ -51,7 +54,8 @@ class Quantizer {
   void quantize_mx(const float* group, PackedRow out) const;
   void quantize_nvfp4(const float* group, PackedRow out) const;
   float rounded(float value) const;
-  std::uint8_t fp4(float value) const;
+  /// Of a group's numbers, each rounded to the type.
+  void put_fp4(const float* values, std::uint8_t* out) const;
 
   QuantFormat format_;
   DType dtype_;
