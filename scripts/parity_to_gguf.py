@@ -3,7 +3,8 @@
 """Writes GGUF files with this program and reads them with the package gguf:
 every tensor's bytes against that package's quantizers, the metadata against
 config.json, and round trips. With --llama-server also that llama.cpp continues
-a text with the same greedy tokens.
+a text with the same greedy tokens as this program, and of the default model with
+the very tokens that it gives for a file that the package wrote.
 
     parity_to_gguf.py [--program build/release/src/cli/qwen3-mlx]
                       [--default-model models/...gguf] [--llama-server PATH]
@@ -279,6 +280,41 @@ def num_equal(ours: list[int], best: list[dict], theirs: list[int], near: float)
     return min(len(ours), len(theirs))
 
 
+def write_reference(model: Path, wanted: str, path: Path) -> None:
+    """A GGUF file with its tensors in another type, by the package alone."""
+    reader = gguf.GGUFReader(model)
+    writer = gguf.GGUFWriter(path, field(reader, "general.architecture"))
+    for key, entry in reader.fields.items():
+        if not key.startswith("GGUF.") and key not in ("general.architecture", "general.file_type"):
+            kinds = entry.types
+            writer.add_key_value(key, entry.contents(), kinds[0], sub_type=kinds[-1] if len(kinds) > 1 else None)
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        kind = expected_type(tensor.name, values, wanted)
+        writer.add_tensor(tensor.name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def llama_tokens(model: Path, arguments, count: int) -> list[list[int]]:
+    with LlamaServer(arguments.llama_server, model) as server:
+        return [server.complete(server.tokenize(prompt), count) for prompt in PROMPTS]
+
+
+def check_reference(wanted: str, arguments, count: int) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = Path(folder) / "ours.gguf", Path(folder) / "theirs.gguf"
+        run(arguments.program, "--model", arguments.default_model, "-o", ours,
+            "--to", "gguf", "--gguf-type", wanted)
+        write_reference(arguments.default_model, wanted, theirs)
+        left, right = (llama_tokens(path, arguments, count) for path in (ours, theirs))
+        if left != right:
+            raise RuntimeError(f"on our file {left}, on the package's {right}")
+        return f"{len(PROMPTS)} prompts, {sum(map(len, left))} tokens equal"
+
+
 def check_llama_cpp(name: str, wanted: str, source: Path, arguments, count: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.gguf"
@@ -301,6 +337,10 @@ def llama_cpp_checks(arguments) -> list:
             f"llama.cpp-default-{wanted}",
             lambda wanted=wanted: check_llama_cpp(
                 "default", wanted, arguments.default_model, arguments, 64),
+        ))  # fmt: skip
+        checks.append((
+            f"llama.cpp-reference-{wanted}",
+            lambda wanted=wanted: check_reference(wanted, arguments, 64),
         ))  # fmt: skip
     if arguments.tokenizer is None:
         return checks
