@@ -229,6 +229,24 @@ tile_rows(const MatmulJob& job, int tile_idx, int first_row, F32* acc) {
   }
 }
 
+// Asks for what the sums will meet, and where they go: rows lie apart, and
+// nothing tells the processor of them before.
+template <int num_rows>
+inline void
+fetch_outputs(const MatmulJob& job, int first_row, std::size_t first) {
+  for (int m = 0; m < num_rows; ++m) {
+    if (job.residual != nullptr) {
+      __builtin_prefetch(
+          static_cast<const std::byte*>(job.residual[first_row + m]) +
+          first * size_of(job.residual_type));
+    }
+    __builtin_prefetch(
+        static_cast<const std::byte*>(job.out[first_row + m]) +
+            first * size_of(job.out_type),
+        /* for writing */ 1);
+  }
+}
+
 template <int num_rows>
 inline void finish_tile(const MatmulJob& job, int tile_idx, int first_row) {
   const bool gated = job.up_tile_offset != 0;
@@ -238,6 +256,7 @@ inline void finish_tile(const MatmulJob& job, int tile_idx, int first_row) {
   const int count =
       total_rows - first < kTileRows ? total_rows - first : kTileRows;
   const auto at = static_cast<std::size_t>(first);
+  fetch_outputs<num_rows>(job, first_row, at);
   F32 acc[num_rows];
   tile_rows<num_rows>(job, tile_idx, first_row, acc);
   const auto add_bias = [&](int from, F32* sums) {
