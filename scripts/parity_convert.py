@@ -6,7 +6,8 @@ and compares every tensor byte for byte, and which module is packed how.
     parity_convert.py [--program build/release/src/cli/qwen3-mlx] [--only TEXT] [-v]
 
 Tiny models of every architecture in three float types: each affine width and
-group size, mxfp4, mxfp8, nvfp4, the mixed recipes and plain casts. Weights are
+group size, mxfp4, mxfp8, nvfp4, the mixed recipes, plain casts and formats of
+single modules. Weights are
 made to be hard: groups of zeros, of one number, of ties, very small and very
 large ones. Then ggml's types, dequantized, against the package gguf, and
 conversions of conversions. Needs mlx, mlx-lm, gguf and numpy.
@@ -34,6 +35,13 @@ import tiny_cases
 import tiny_weights
 
 DTYPES = ["bfloat16", "float16", "float32"]
+# By the end of a module's name: its own format, or none.
+MODULES = {
+    "down_proj": {"group_size": 32, "bits": 8, "mode": "affine"},
+    "v_proj": {"group_size": 32, "bits": 4, "mode": "mxfp4"},
+    "q_proj": {"group_size": 128, "bits": 3, "mode": "affine"},
+    "embed_tokens": False,
+}
 
 
 @dataclasses.dataclass
@@ -44,6 +52,7 @@ class Case:
     options: list[str]
     quantization: dict | None = None
     recipe: str | None = None
+    modules: dict | None = None
 
 
 def hard_values(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -88,6 +97,13 @@ def convert_with_mlx_lm(case: Case, source: Path, target: Path) -> None:
     predicate = None
     if case.recipe is not None:
         predicate = mixed_quant_predicate_builder(case.recipe, model, 64)
+    if case.modules is not None:
+        own = getattr(model, "quant_predicate", None) or (lambda *_: True)
+
+        def predicate(path, module):
+            leaf = path.split(".")[-1]
+            return case.modules[leaf] if leaf in case.modules else own(path, module)
+
     dtype = getattr(mx, case.dtype)
 
     def cast(_, value):
@@ -205,7 +221,19 @@ def cases() -> list[Case]:
             add("qwen3_moe", dtype, bits, group_size, mode)
         for model in models:
             add(model, dtype, 4, 64, "affine")
+            if dtype == "bfloat16" and model not in ("qwen3", "qwen3_moe"):
+                for mode, bits, group_size in (("mxfp4", 4, 32), ("mxfp8", 8, 32), ("nvfp4", 4, 16)):
+                    add(model, dtype, bits, group_size, mode)
             result.append(Case(f"{model}-{dtype}-plain", models[model], dtype, []))
+    for model in models:
+        options = ["-q"]
+        for leaf, given in MODULES.items():
+            text = ",".join(str(given[key]) for key in ("bits", "group_size", "mode")) if given else "none"
+            options += ["--q-module", f"*{leaf}={text}"]
+        result.append(
+            Case(f"{model}-modules", models[model], "bfloat16", options,
+                 {"group_size": 64, "bits": 4}, modules=MODULES)
+        )
     for recipe in QUANT_RECIPES:
         deep = tiny_cases.edit(qwen3, {"num_hidden_layers": 17, "vocab_size": 64})
         result.append(

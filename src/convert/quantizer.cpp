@@ -15,6 +15,9 @@ namespace qwen3_mlx {
 namespace {
 
 constexpr std::size_t max_group = 128;
+// Known when compiled, so that loops over a group are vector code throughout.
+constexpr std::size_t mx_group = 32;
+constexpr std::size_t nvfp4_group = 16;
 
 std::uint16_t narrow_bits(DType dtype, float value) {
   return dtype == DType::f16 ? float_to_f16(value) : float_to_bf16(value);
@@ -78,7 +81,8 @@ std::uint8_t nearest_fp4_rounded(float value, Round round) {
 /// The same where differences are float32: those to the two neighbours are
 /// exact, so the place among the midpoints decides, and a midpoint goes to the
 /// smaller magnitude, which comes first. Zero is never negative.
-void nearest_fp4(const float* values, std::size_t count, std::uint8_t* out) {
+template <std::size_t count>
+void nearest_fp4(const float* values, std::uint8_t* out) {
   std::int32_t is_far = 0;
   for (std::size_t idx = 0; idx < count; ++idx) {
     const float magnitude = std::fabs(values[idx]);
@@ -100,6 +104,25 @@ void nearest_fp4(const float* values, std::size_t count, std::uint8_t* out) {
           nearest_fp4_rounded(values[idx], [](float exact) { return exact; });
     }
   }
+}
+
+/// The least integer whose power of two is not below `scale`, as the float32
+/// std::log2 gives it: numbers of 16 bits lie too far from powers of two to be
+/// rounded to them.
+float exponent_above(DType dtype, float scale) {
+  constexpr std::int32_t mantissa = 0x7FFFFF;
+  const auto bits = std::bit_cast<std::int32_t>(scale);
+  if (dtype == DType::f32 || bits <= mantissa) {
+    return scale == 0 ? 0.0f : std::ceil(std::log2(scale));
+  }
+  return static_cast<float>((bits >> 23) - 127 + ((bits & mantissa) != 0));
+}
+
+/// std::exp2 of an integer.
+float power_of_two(float exponent) {
+  const auto biased = static_cast<std::int32_t>(exponent) + 127;
+  return biased > 0 && biased < 255 ? std::bit_cast<float>(biased << 23)
+                                    : std::exp2(exponent);
 }
 
 } // namespace
@@ -187,10 +210,10 @@ float Quantizer::rounded(float value) const {
 
 void Quantizer::put_fp4(const float* values, std::uint8_t* out) const {
   if (fp4_table_.empty()) {
-    nearest_fp4(values, group_size_, out);
+    nearest_fp4<mx_group>(values, out);
     return;
   }
-  for (std::size_t idx = 0; idx < group_size_; ++idx) {
+  for (std::size_t idx = 0; idx < mx_group; ++idx) {
     out[idx] = fp4_table_[narrow_bits(dtype_, values[idx])];
   }
 }
@@ -248,42 +271,42 @@ void Quantizer::quantize_affine(const float* group, PackedRow out) const {
 
 void Quantizer::quantize_mx(const float* group, PackedRow out) const {
   const bool is_fp4 = format_.mode == QuantMode::mxfp4;
-  const float largest = largest_magnitude(group, group_size_);
+  const float largest = largest_magnitude(group, mx_group);
   const float scale = rounded(largest / (is_fp4 ? 6.0f : 448.0f));
-  const float exponent = scale == 0 ? 0.0f : std::ceil(std::log2(scale));
-  const float power = rounded(std::exp2(exponent));
-  std::array<float, max_group> quotients;
-  for (std::size_t idx = 0; idx < group_size_; ++idx) {
+  const float exponent = exponent_above(dtype_, scale);
+  const float power = rounded(power_of_two(exponent));
+  std::array<float, mx_group> quotients;
+  for (std::size_t idx = 0; idx < mx_group; ++idx) {
     quotients[idx] = group[idx] / power;
   }
-  round_to(dtype_, std::span(quotients).first(group_size_));
-  std::array<std::uint8_t, max_group> numbers;
+  round_to(dtype_, quotients);
+  std::array<std::uint8_t, mx_group> numbers;
   if (is_fp4) {
     put_fp4(quotients.data(), numbers.data());
   } else {
-    for (std::size_t idx = 0; idx < group_size_; ++idx) {
+    for (std::size_t idx = 0; idx < mx_group; ++idx) {
       numbers[idx] = static_cast<std::uint8_t>(to_fp8(quotients[idx]));
     }
   }
-  pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
+  pack_numbers(numbers.data(), mx_group, format_.bits, out.packed);
   *out.scales = static_cast<std::byte>(static_cast<int>(exponent) + 127);
 }
 
 void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
-  const float largest = largest_magnitude(group, group_size_);
+  const float largest = largest_magnitude(group, nvfp4_group);
   const auto scale = static_cast<std::uint8_t>(to_fp8(rounded(largest / 6.0f)));
   const float divisor = f8_e4m3_to_float(scale);
-  std::array<float, max_group> quotients{};
+  std::array<float, nvfp4_group> quotients{};
   // A scale that rounds to zero leaves no number but zero.
   if (divisor != 0) {
-    for (std::size_t idx = 0; idx < group_size_; ++idx) {
+    for (std::size_t idx = 0; idx < nvfp4_group; ++idx) {
       quotients[idx] = group[idx] / divisor;
     }
-    round_to(dtype_, std::span(quotients).first(group_size_));
+    round_to(dtype_, quotients);
   }
-  std::array<std::uint8_t, max_group> numbers;
-  nearest_fp4(quotients.data(), group_size_, numbers.data());
-  pack_numbers(numbers.data(), group_size_, format_.bits, out.packed);
+  std::array<std::uint8_t, nvfp4_group> numbers;
+  nearest_fp4<nvfp4_group>(quotients.data(), numbers.data());
+  pack_numbers(numbers.data(), nvfp4_group, format_.bits, out.packed);
   *out.scales = static_cast<std::byte>(scale);
 }
 
