@@ -49,16 +49,17 @@ float nearest(float value) {
 std::uint32_t to_fp8(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = bits >> 24 & 0x80u;
-  // 448 is the largest. Signed numbers have vector comparisons.
-  const auto magnitude = static_cast<std::int32_t>(bits & 0x7FFFFFFFu);
+  // 448 is the largest; also what NaN becomes. Signed numbers have vector
+  // comparisons.
+  const auto magnitude =
+      std::min(static_cast<std::int32_t>(bits & 0x7FFFFFFFu), 0x43E00000);
   const std::int32_t rounded =
       (magnitude - (120 << 23) + 0x7FFFF + (magnitude >> 20 & 1)) >> 20;
   // Below 2^-6: multiples of 2^-9.
   const float sum = std::bit_cast<float>(magnitude) + 0x1p14f;
   const std::int32_t small = std::bit_cast<std::int32_t>(sum) - 0x46800000;
-  const std::int32_t code = magnitude < 0x3C800000 ? small & 0xFF
-      : magnitude >= 0x43E00000                    ? 0x7E // also NaN
-                                                   : rounded;
+  const std::int32_t is_small = (magnitude - 0x3C800000) >> 31; // all bits
+  const std::int32_t code = (small & is_small) | (rounded & ~is_small);
   return sign | static_cast<std::uint32_t>(code);
 }
 
