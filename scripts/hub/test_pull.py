@@ -12,6 +12,7 @@ huggingface_hub is installed, both sides find what the other has cached.
 import argparse
 import json
 import os
+import pty
 import random
 import signal
 import subprocess
@@ -180,6 +181,23 @@ class PullTest(unittest.TestCase):
     def test_slow_server(self):
         self.hub.faults.bytes_per_second = 400_000
         self.assert_pulls()
+
+    def test_progress_of_each_file_and_of_all(self):
+        self.hub.faults.bytes_per_second = 200_000
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [PROGRAM, "pull", REPO], env=self.environment(), stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        except OSError:  # Linux's answer where the other end is closed
+            pass
+        os.close(ours)
+        self.assertEqual(process.wait(timeout=60), 0)
+        for words in (b"model", b".safetensors", b" of ", b"all files", b"/s, ", b" left"):
+            self.assertIn(words, shown)
 
     # Tokens.
 
