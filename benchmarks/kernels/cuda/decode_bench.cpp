@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/warpgroup_gemm.h"
 
 namespace {
 
@@ -167,13 +168,14 @@ class Bench {
     launcher_.num_sms = properties.multiProcessorCount;
     launcher_.shared_bytes =
         static_cast<int>(properties.sharedMemPerBlockOptin);
+    launcher_.has_warpgroups = properties.major == 9 && has_warpgroup_code();
     time_ = Timer{launcher_};
     rate_ = copy_rate(launcher_, time_);
     std::printf("%s, copy %.0f GB/s\n", properties.name, rate_);
     x_ = allocate(std::size_t{64} << 20, true);
     y_ = allocate(std::size_t{256} << 20, true);
     norm_ = allocate(1 << 20, true);
-    normed_ = allocate(std::size_t{64} << 20, false);
+    normed_ = allocate(std::size_t{1024} << 20, false);
     sorting_ = allocate(std::size_t{16} << 20, false);
     workspace_ =
         reinterpret_cast<float*>(allocate(std::size_t{256} << 20, false));
@@ -367,7 +369,7 @@ class Bench {
         args.rows_per_x = 8;
         GemvArgs down = args_of(parts[3], w[3], pairs, hidden, rows * 8);
         down.residual = nullptr;
-        if (rows * 8 <= 2 * m.experts) {
+        if (rows * 8 < min_grouped_pairs(launcher_, m.experts)) {
           down.experts = experts;
           down.num_experts = m.experts;
           gemv(launcher_, args);
@@ -436,6 +438,21 @@ class Bench {
       gemv(launcher_, args);
       return;
     }
+    if (supports_warpgroup_gemm(launcher_, p.layout, Float::bf16)) {
+      const ArrangedForm form = arranged_form(p.layout, rows);
+      arrange_rows(
+          launcher_,
+          {.layout = p.layout,
+           .form = form,
+           .x = args.x,
+           .num_rows = rows,
+           .norm = args.norm,
+           .norm_eps = 1e-6F,
+           .to = normed_});
+      args.norm = nullptr;
+      warpgroup_gemm(launcher_, args, form, normed_, {}, workspace_, counters_);
+      return;
+    }
     norm_first(args, rows);
     gemm(launcher_, args, workspace_, counters_);
   }
@@ -463,8 +480,13 @@ class Bench {
       const std::uint32_t* experts,
       int num_experts) const {
     const int pairs = gate_up.num_rows;
+    const bool arranges =
+        supports_warpgroup_gemm(launcher_, gate_up.layout, Float::bf16);
+    const int tile_rows = arranges
+        ? arranged_form(gate_up.layout, expert_rows(pairs, num_experts))
+              .tile_rows
+        : expert_tile_rows(pairs, num_experts);
     auto* const ints = reinterpret_cast<int*>(sorting_);
-    const int tile_rows = expert_tile_rows(pairs, num_experts);
     GroupedRows rows{
         .tiles = reinterpret_cast<const ExpertTile*>(ints + (1 << 20)),
         .num_tiles = ints,
@@ -478,14 +500,34 @@ class Bench {
         num_experts,
         tile_rows,
         ints + 4096,
-        ints + 1024,
         reinterpret_cast<ExpertTile*>(ints + (1 << 20)),
         ints);
-    norm_first(gate_up, pairs / 8);
-    grouped_gemm(launcher_, gate_up, rows);
+    const auto multiply = [&](GemvArgs args) {
+      if (!arranges) {
+        norm_first(args, pairs / 8);
+        grouped_gemm(launcher_, args, rows);
+        return;
+      }
+      const ArrangedForm form = arranged_form(args.layout, tile_rows);
+      arrange_rows(
+          launcher_,
+          {.layout = args.layout,
+           .form = form,
+           .x = args.x,
+           .num_rows = pairs,
+           .norm = args.norm,
+           .norm_eps = 1e-6F,
+           .grouped = rows,
+           .to = normed_},
+          max_expert_tiles(pairs, num_experts, tile_rows));
+      args.norm = nullptr;
+      warpgroup_gemm(
+          launcher_, args, form, normed_, rows, workspace_, counters_);
+    };
+    multiply(gate_up);
     rows.in_rows = nullptr;
     rows.out_rows = ints + 4096;
-    grouped_gemm(launcher_, down, rows);
+    multiply(down);
   }
 
   void attend(

@@ -127,28 +127,40 @@ constexpr int kSortThreads = 1024;
 struct SortArgs {
   const std::uint32_t* experts;
   int num_pairs;
+  int num_experts;
+  int tile_rows;
   int* sorted;
-  int* counts;
+  ExpertTile* tiles;
+  int* num_tiles;
 };
 
-// A block of threads an expert: each thread looks at a run of pairs, and knows
-// from the threads before it and the smaller experts where its own go.
+// A block of threads an expert. Each counts the pairs of all experts, and so
+// knows where its own rows and tiles begin; each thread looks at a run of
+// pairs, and knows from the threads before it where its own of them go.
 __global__ void __launch_bounds__(kSortThreads)
     sort_kernel(const SortArgs args) {
+  __shared__ int counts[kSortThreads];
   __shared__ int equal_of_warp[32];
-  __shared__ int less_of_warp[32];
+  __shared__ int rows_of_warp[32];
+  __shared__ int tiles_of_warp[32];
   let_next_start();
-  wait_for_previous();
-  const auto expert = blockIdx.x;
+  const auto expert = static_cast<int>(blockIdx.x);
   const int tid = static_cast<int>(threadIdx.x);
+  counts[tid] = 0;
+  __syncthreads();
+  wait_for_previous();
   const int each = (args.num_pairs + kSortThreads - 1) / kSortThreads;
   const int begin = min(tid * each, args.num_pairs);
   const int end = min(begin + each, args.num_pairs);
+  const auto expert_of = [&](int pair) {
+    return static_cast<int>(
+        min(args.experts[pair], static_cast<unsigned>(args.num_experts - 1)));
+  };
   int equal = 0;
-  int less = 0;
   for (int i = begin; i < end; ++i) {
-    equal += args.experts[i] == expert ? 1 : 0;
-    less += args.experts[i] < expert ? 1 : 0;
+    const int of = expert_of(i);
+    atomicAdd(counts + of, 1);
+    equal += of == expert ? 1 : 0;
   }
   int upto = equal; // of the warp's threads up to this one
 #pragma unroll
@@ -156,60 +168,50 @@ __global__ void __launch_bounds__(kSortThreads)
     const int before = __shfl_up_sync(0xffffffffU, upto, offset);
     upto += tid % 32 >= offset ? before : 0;
   }
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    less += __shfl_xor_sync(0xffffffffU, less, offset);
-  }
   if (tid % 32 == 31) {
     equal_of_warp[tid / 32] = upto;
-    less_of_warp[tid / 32] = less;
   }
   __syncthreads();
+  const auto tiles_for = [&](int count) {
+    return (count + args.tile_rows - 1) / args.tile_rows;
+  };
+  int rows = tid < expert ? counts[tid] : 0; // of smaller experts
+  int tiles = tiles_for(rows);
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) {
+    rows += __shfl_xor_sync(0xffffffffU, rows, offset);
+    tiles += __shfl_xor_sync(0xffffffffU, tiles, offset);
+  }
+  if (tid % 32 == 0) {
+    rows_of_warp[tid / 32] = rows;
+    tiles_of_warp[tid / 32] = tiles;
+  }
+  __syncthreads();
+  int first_row = 0;
+  int first_tile = 0;
   int at = upto - equal;
-  int total = 0;
+#pragma unroll
   for (int warp = 0; warp < 32; ++warp) {
-    at += less_of_warp[warp] + (warp < tid / 32 ? equal_of_warp[warp] : 0);
-    total += equal_of_warp[warp];
+    first_row += rows_of_warp[warp];
+    first_tile += tiles_of_warp[warp];
+    at += warp < tid / 32 ? equal_of_warp[warp] : 0;
   }
-  if (tid == 0) {
-    args.counts[expert] = total;
-  }
+  at += first_row;
   for (int i = begin; i < end; ++i) {
-    if (args.experts[i] == expert) {
+    if (expert_of(i) == expert) {
       args.sorted[at++] = i;
     }
   }
-}
-
-struct TileArgs {
-  const int* counts;
-  int num_experts;
-  int tile_rows;
-  ExpertTile* tiles;
-  int* num_tiles;
-};
-
-__global__ void __launch_bounds__(kSortThreads)
-    tile_kernel(const TileArgs args) {
-  __shared__ int counts[kSortThreads];
-  let_next_start();
-  wait_for_previous();
-  const int expert = static_cast<int>(threadIdx.x);
-  counts[expert] = expert < args.num_experts ? args.counts[expert] : 0;
-  __syncthreads();
-  int row = 0;
-  int tile = 0;
-  for (int other = 0; other < expert; ++other) {
-    row += counts[other];
-    tile += (counts[other] + args.tile_rows - 1) / args.tile_rows;
+  const int count = counts[expert];
+  const int own_tiles = tiles_for(count);
+  for (int i = tid; i < own_tiles; i += kSortThreads) {
+    args.tiles[first_tile + i] = {
+        static_cast<unsigned>(expert),
+        first_row + i * args.tile_rows,
+        min(args.tile_rows, count - i * args.tile_rows)};
   }
-  for (int left = counts[expert]; left > 0; left -= args.tile_rows) {
-    const int count = min(left, args.tile_rows);
-    args.tiles[tile++] = {static_cast<unsigned>(expert), row, count};
-    row += count;
-  }
-  if (expert == kSortThreads - 1) {
-    *args.num_tiles = tile;
+  if (expert == args.num_experts - 1 && tid == 0) {
+    *args.num_tiles = first_tile + own_tiles;
   }
 }
 
@@ -284,7 +286,6 @@ void sort_by_expert(
     int num_experts,
     int tile_rows,
     int* sorted,
-    int* counts,
     ExpertTile* tiles,
     int* num_tiles) {
   if (num_experts > kSortThreads) {
@@ -297,15 +298,14 @@ void sort_by_expert(
       dim3(static_cast<unsigned>(num_experts)),
       kSortThreads,
       0,
-      SortArgs{experts, num_pairs, sorted, counts});
-  launch(
-      launcher,
-      "expert_tiles",
-      tile_kernel,
-      dim3(1),
-      kSortThreads,
-      0,
-      TileArgs{counts, num_experts, tile_rows, tiles, num_tiles});
+      SortArgs{
+          experts,
+          num_pairs,
+          num_experts,
+          tile_rows,
+          sorted,
+          tiles,
+          num_tiles});
 }
 
 void rms_norm(

@@ -162,8 +162,7 @@ int fitting_tile_rows(
 int max_expert_tiles(int num_pairs, int num_experts, int tile_rows);
 
 /// Pairs in the order of their experts, and in their own where those are equal:
-/// `sorted` [num_pairs], tiles, and their number. `counts` [num_experts] is
-/// workspace.
+/// `sorted` [num_pairs], tiles, and their number.
 void sort_by_expert(
     const Launcher& launcher,
     const std::uint32_t* experts,
@@ -171,7 +170,6 @@ void sort_by_expert(
     int num_experts,
     int tile_rows,
     int* sorted,
-    int* counts,
     ExpertTile* tiles,
     int* num_tiles);
 

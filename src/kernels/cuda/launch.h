@@ -33,6 +33,7 @@ struct Launcher {
   int shared_bytes = 0; ///< That a block may have.
   /// Whether a kernel may start before the one ahead of it has ended.
   bool overlap = false;
+  bool has_warpgroups = false; ///< has_warpgroup_code()
   /// Set when the stream is captured: launches are noted there.
   RecordedNodes* recorded = nullptr;
 };

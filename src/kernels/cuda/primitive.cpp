@@ -46,6 +46,23 @@ class Immediate final : public Operands {
 
 } // namespace
 
+ProductRoom room_for(Operands& operands, const GemmNeeds& needs) {
+  return {
+      static_cast<float*>(operands.temporary(needs.workspace * sizeof(float))),
+      operands.counters(needs.counters)};
+}
+
+std::optional<Float> float_of(mx::Dtype dtype) {
+  return dtype == mx::bfloat16 ? std::optional(Float::bf16)
+      : dtype == mx::float16   ? std::optional(Float::f16)
+      : dtype == mx::float32   ? std::optional(Float::f32)
+                               : std::nullopt;
+}
+
+Float type_of(const mx::array& array) {
+  return float_of(array.dtype()).value();
+}
+
 CudaPrimitive::CudaPrimitive(std::shared_ptr<Runtime> runtime)
     : UnaryPrimitive(mx::default_stream(mx::Device::gpu)),
       runtime_(std::move(runtime)) {}

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels/cuda/kernels.h"
@@ -38,6 +39,17 @@ class Operands {
     return {};
   }
 };
+
+/// What a product needs besides its arguments.
+struct ProductRoom {
+  float* workspace;
+  unsigned* counters;
+};
+ProductRoom room_for(Operands& operands, const GemmNeeds& needs);
+
+/// The dtypes that kernels read and write.
+std::optional<Float> float_of(mx::Dtype dtype);
+Float type_of(const mx::array& array);
 
 /// An operation of these kernels, on the GPU alone.
 class CudaPrimitive : public mx::UnaryPrimitive {

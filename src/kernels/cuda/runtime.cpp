@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/runtime_state.h"
+#include "kernels/cuda/warpgroup_gemm.h"
 #include "mlx/backend/cuda/cuda.h"
 #include "mlx/version.h"
 #include "qwen3_mlx/error.h"
@@ -61,7 +62,8 @@ std::shared_ptr<Runtime> make_runtime() {
       .stream = nullptr,
       .num_sms = attribute(cudaDevAttrMultiProcessorCount),
       .shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-      .overlap = major >= 9};
+      .overlap = major >= 9,
+      .has_warpgroups = major == 9 && has_warpgroup_code()};
   runtime->pool = make_device_pool();
   return runtime;
 }

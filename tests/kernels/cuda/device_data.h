@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/warpgroup_gemm.h"
 
 namespace qwen3_mlx::cuda {
 
@@ -33,6 +34,7 @@ inline Launcher make_launcher() {
   launcher.num_sms = properties.multiProcessorCount;
   launcher.shared_bytes = static_cast<int>(properties.sharedMemPerBlockOptin);
   launcher.overlap = properties.major >= 9;
+  launcher.has_warpgroups = properties.major == 9 && has_warpgroup_code();
   return launcher;
 }
 
@@ -43,6 +45,8 @@ class DeviceArray {
   explicit DeviceArray(std::size_t size) : size_(size) {
     check(cudaMalloc(&data_, n_bytes()), "allocate");
     check(cudaMemset(data_, 0xff, n_bytes()), "poison");
+    // Streams of tests do not wait for the default one.
+    check(cudaDeviceSynchronize(), "poison");
   }
   explicit DeviceArray(const std::vector<T>& values)
       : DeviceArray(values.size()) {

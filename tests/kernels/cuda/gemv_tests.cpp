@@ -1,117 +1,22 @@
 // SPDX-License-Identifier: MIT
 // Products of few rows against float64, every format, remainders and fusions.
-#include <sstream>
-
-#include "kernels/cuda/device_data.h"
+#include "kernels/cuda/product_test.h"
 
 namespace qwen3_mlx::cuda {
 namespace {
 
-struct Fused {
-  bool norm = false;
-  bool bias = false;
-  bool residual = false;
-  bool gated = false;
-};
-
-std::string
-describe(const PackedLayout& layout, Float type, int n, const Fused& fused) {
-  std::ostringstream text;
-  text << "[" << layout.rows << ", " << layout.cols << "], " << layout.bits
-       << " bits, group " << layout.group << ", scales "
-       << static_cast<int>(layout.type) << ", activations "
-       << static_cast<int>(type) << ", " << n << " rows"
-       << (fused.norm ? ", norm" : "") << (fused.bias ? ", bias" : "")
-       << (fused.residual ? ", residual" : "")
-       << (fused.gated ? ", gated" : "");
-  return text.str();
-}
-
-class GemvTest : public testing::Test {
+class GemvTest : public ProductTest {
  protected:
-  void SetUp() override {
-    if (!has_gpu()) {
-      GTEST_SKIP() << "no GPU";
-    }
-    launcher_ = make_launcher();
-  }
-
   void compare(const PackedLayout& layout, Float type, int n, Fused fused) {
     SCOPED_TRACE(describe(layout, type, n, fused));
-    const auto N = static_cast<std::size_t>(layout.rows);
-    const auto K = static_cast<std::size_t>(layout.cols);
-    const auto M = static_cast<std::size_t>(n);
-    const RandomMatrix matrix(rng_, layout);
-    const PackedOnDevice packed(launcher_, matrix);
-    const auto x = Numbers::random(rng_, type, M * K);
-    const auto norm = Numbers::random(rng_, type, K, 0.3F, 1);
-    const auto bias = Numbers::random(rng_, type, N);
-    const std::size_t out_cols = fused.gated ? N / 2 : N;
-    const auto residual = Numbers::random(rng_, type, M * out_cols);
-
-    const DeviceArray<std::uint8_t> x_d(x.bytes);
-    const DeviceArray<std::uint8_t> norm_d(norm.bytes);
-    const DeviceArray<std::uint8_t> bias_d(bias.bytes);
-    const DeviceArray<std::uint8_t> residual_d(residual.bytes);
-    const DeviceArray<std::uint8_t> y_d(M * out_cols * size_of(type));
-    const float eps = 1e-5F;
-    gemv(
-        launcher_,
-        {.layout = layout,
-         .weight = packed.get(),
-         .x = x_d.get(),
-         .y = y_d.get(),
-         .type = type,
-         .num_rows = n,
-         .norm = fused.norm ? norm_d.get() : nullptr,
-         .norm_eps = eps,
-         .bias = fused.bias ? bias_d.get() : nullptr,
-         .residual = fused.residual ? residual_d.get() : nullptr,
-         .gated = fused.gated});
-    const auto got = decode_all(type, y_d.read());
-
-    std::vector<double> expected(M * out_cols);
-    std::vector<double> row(N);
-    for (std::size_t m = 0; m < M; ++m) {
-      std::vector<double> v(
-          x.values.begin() + static_cast<std::ptrdiff_t>(m * K),
-          x.values.begin() + static_cast<std::ptrdiff_t>((m + 1) * K));
-      if (fused.norm) {
-        double squares = 0;
-        for (const double value : v) {
-          squares += value * value;
-        }
-        const double factor =
-            1 / std::sqrt(squares / static_cast<double>(K) + double{eps});
-        for (std::size_t k = 0; k < K; ++k) {
-          v[k] *= factor * norm.values[k];
-        }
-      }
-      for (std::size_t r = 0; r < N; ++r) {
-        double sum = fused.bias ? bias.values[r] : 0;
-        for (std::size_t k = 0; k < K; ++k) {
-          sum += v[k] * matrix.values[r * K + k];
-        }
-        row[r] = sum;
-      }
-      for (std::size_t c = 0; c < out_cols; ++c) {
-        double value = row[c];
-        if (fused.gated) {
-          value = value / (1 + std::exp(-value)) * row[out_cols + c];
-        }
-        if (fused.residual) {
-          value += residual.values[m * out_cols + c];
-        }
-        expected[m * out_cols + c] = value;
-      }
-    }
+    const double error =
+        error_of(layout, type, n, fused, [&](const GemvArgs& args) {
+          gemv(launcher_, args);
+        });
     // Few outputs may all be rounded by nearly half a unit of bfloat16.
-    const double slack = expected.size() < 1000 ? 2 : 1;
-    EXPECT_LE(relative_error(got, expected), slack * bound(type));
+    const double slack = n * layout.rows / (fused.gated ? 2 : 1) < 1000 ? 2 : 1;
+    EXPECT_LE(error, slack * bound(type));
   }
-
-  Launcher launcher_;
-  std::mt19937 rng_{1};
 };
 
 TEST_F(GemvTest, HandlesEveryFormatAndType) {
