@@ -369,9 +369,9 @@ class Bench {
         args.rows_per_x = 8;
         GemvArgs down = args_of(parts[3], w[3], pairs, hidden, rows * 8);
         down.residual = nullptr;
+        down.num_experts = m.experts;
         if (rows * 8 < min_grouped_pairs(launcher_, m.experts)) {
           down.experts = experts;
-          down.num_experts = m.experts;
           gemv(launcher_, args);
           gemv(launcher_, down);
         } else {
@@ -434,11 +434,13 @@ class Bench {
       std::uint8_t* y,
       int rows) const {
     GemvArgs args = args_of(p, weight, x, y, rows);
-    if (rows <= kMaxGemvRows) {
+    const bool by_warpgroups =
+        supports_warpgroup_gemm(launcher_, p.layout, Float::bf16);
+    if (rows <= (by_warpgroups ? 4 : kMaxGemvRows)) {
       gemv(launcher_, args);
       return;
     }
-    if (supports_warpgroup_gemm(launcher_, p.layout, Float::bf16)) {
+    if (by_warpgroups) {
       const ArrangedForm form = arranged_form(p.layout, rows);
       arrange_rows(
           launcher_,

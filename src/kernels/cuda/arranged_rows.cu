@@ -29,16 +29,35 @@ struct Parts {
 // a time, a lane one chunk of each 32 columns of one row.
 __global__ void __launch_bounds__(kThreads)
     arrange_kernel(const ArrangeArgs args) {
-  __shared__ float squares[8];
+  __shared__ float factors[8];
   let_next_start();
-  wait_for_previous();
   const auto& form = args.form;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = lane % 8;
+  const int p = lane / 8;
+  const int k = static_cast<int>(blockIdx.y) * kWarps + warp;
+  const auto cols = static_cast<std::size_t>(args.layout.cols);
+  const auto* const norm = static_cast<const __nv_bfloat16*>(args.norm);
+  const auto pair_of = [&](const __nv_bfloat16* from, int q, int t) {
+    const auto col =
+        static_cast<std::size_t>(k * kBlockCols + q * 32 + t * 8 + p * 2);
+    return col < cols ? *reinterpret_cast<const unsigned*>(from + col) : 0U;
+  };
+  unsigned weights[4][4] = {}; // depend on nothing
+  if (norm != nullptr) {
+#pragma unroll
+    for (int q = 0; q < 4; ++q) {
+#pragma unroll
+      for (int t = 0; t < 4; ++t) {
+        weights[q][t] = pair_of(norm, q, t);
+      }
+    }
+  }
+  wait_for_previous();
   const int eights = form.tile_rows / 8;
   const int tile_idx = static_cast<int>(blockIdx.x) / eights;
   const int first = static_cast<int>(blockIdx.x) % eights * 8; // in the tile
-  const auto cols = static_cast<std::size_t>(args.layout.cols);
   int tile_row = tile_idx * form.tile_rows;
   int count = args.num_rows - tile_row;
   if (args.grouped.tiles != nullptr) {
@@ -53,21 +72,31 @@ __global__ void __launch_bounds__(kThreads)
     return; // nobody looks at what comes of these rows
   }
   const auto row_of = [&](int in_eight) {
-    int row = tile_row + min(first + in_eight, count - 1);
+    int of = tile_row + min(first + in_eight, count - 1);
     if (args.grouped.tiles != nullptr && args.grouped.in_rows != nullptr) {
-      row = args.grouped.in_rows[row] / args.grouped.rows_per_x;
+      of = args.grouped.in_rows[of] / args.grouped.rows_per_x;
     }
     return static_cast<const __nv_bfloat16*>(args.x) +
-        static_cast<std::size_t>(row) * cols;
+        static_cast<std::size_t>(of) * cols;
   };
-  if (args.norm != nullptr) {
-    const auto* const x = row_of(warp);
+  const bool has_row = first + row < count;
+  const auto* const x = row_of(row);
+  unsigned pairs[4][4];
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+      pairs[q][t] = has_row ? pair_of(x, q, t) : 0U;
+    }
+  }
+  if (norm != nullptr) {
+    const auto* const of_warp = row_of(warp);
     float sum = 0;
-#pragma unroll 4
+#pragma unroll 8
     for (std::size_t i = static_cast<std::size_t>(lane) * 8; i < cols;
          i += 256) {
       float v[8];
-      load_eight(x, Float::bf16, i, v);
+      load_eight(of_warp, Float::bf16, i, v);
 #pragma unroll
       for (const float value : v) {
         sum += value * value;
@@ -75,22 +104,15 @@ __global__ void __launch_bounds__(kThreads)
     }
     sum = warp_sum(sum);
     if (lane == 0) {
-      squares[warp] =
+      factors[warp] =
           rsqrtf(sum / static_cast<float>(args.layout.cols) + args.norm_eps);
     }
     __syncthreads();
   }
-
-  const int row = lane % 8;
-  const int p = lane / 8;
-  const bool has_row = first + row < count;
-  const auto* const x = row_of(row);
-  const auto* const norm = static_cast<const __nv_bfloat16*>(args.norm);
-  const float factor = norm != nullptr ? squares[row] : 1.0F;
-  const int k = static_cast<int>(blockIdx.y) * kWarps + warp;
   if (k >= form.col_blocks) {
     return;
   }
+  const float factor = norm != nullptr ? factors[row] : 1.0F;
   char* const to = static_cast<char*>(args.to) +
       static_cast<std::size_t>(tile_idx) * form.tile_bytes() +
       static_cast<std::size_t>(k) *
@@ -99,18 +121,6 @@ __global__ void __launch_bounds__(kThreads)
   const int chunk_bytes = form.tile_rows * 16;
   const int group_quarters = args.layout.group / 32;
   float quarter_sums[4];
-  unsigned pairs[4][4];
-#pragma unroll
-  for (int q = 0; q < 4; ++q) {
-#pragma unroll
-    for (int t = 0; t < 4; ++t) {
-      const auto col =
-          static_cast<std::size_t>(k * kBlockCols + q * 32 + t * 8 + p * 2);
-      pairs[q][t] = col < cols && has_row
-          ? *reinterpret_cast<const unsigned*>(x + col)
-          : 0U;
-    }
-  }
 #pragma unroll
   for (int q = 0; q < 4; ++q) {
     float sum = 0;
@@ -118,10 +128,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int t = 0; t < 4; ++t) {
       unsigned& pair = pairs[q][t];
       if (norm != nullptr) {
-        const auto col =
-            static_cast<std::size_t>(k * kBlockCols + q * 32 + t * 8 + p * 2);
-        const unsigned weight =
-            col < cols ? *reinterpret_cast<const unsigned*>(norm + col) : 0U;
+        const unsigned weight = weights[q][t];
         pair = pack_bf16(
             low_bf16(pair) * factor * low_bf16(weight),
             high_bf16(pair) * factor * high_bf16(weight));

@@ -84,7 +84,7 @@ struct GemvArgs {
   /// Row i is multiplied with matrix experts[i] of a stack, and is row
   /// i / rows_per_x of x.
   const std::uint32_t* experts = nullptr;
-  int num_experts = 0;
+  int num_experts = 0; ///< Of the stack, if it is one.
   int rows_per_x = 1;
 };
 

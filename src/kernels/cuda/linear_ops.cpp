@@ -16,6 +16,8 @@ namespace {
 // Rows up to which reading a matrix once for each eight beats making it plain,
 // where gemm() does not take them.
 constexpr int kMaxRowsOfGemv = 32;
+// Rows up to which gemv() beats warpgroup_gemm().
+constexpr int kMaxRowsBeforeWarpgroups = 4;
 // Rows up to which gemm() beats making the matrix plain.
 constexpr int kMaxRowsOfGemm = 256;
 
@@ -55,10 +57,13 @@ class LinearPrimitive final : public CudaPrimitive {
     args.bias = take(has_bias_);
     args.residual = take(has_residual_);
     const Launcher& launcher = runtime()->launcher;
-    if (args.num_rows <= kMaxGemvRows ||
+    const bool by_warpgroups =
+        supports_warpgroup_gemm(launcher, layout_, args.type);
+    if (args.num_rows <=
+            (by_warpgroups ? kMaxRowsBeforeWarpgroups : kMaxGemvRows) ||
         !supports_gemm(launcher, layout_, args.type)) {
       gemv(operands.launcher(), args);
-    } else if (supports_warpgroup_gemm(launcher, layout_, args.type)) {
+    } else if (by_warpgroups) {
       run_warpgroups(operands, args);
     } else {
       run_gemm(operands, args);

@@ -59,14 +59,16 @@ class SparsePrimitive final : public CudaPrimitive {
         .y = hidden,
         .type = type,
         .num_rows = n * top_k_,
-        .gated = true};
+        .gated = true,
+        .num_experts = num_experts_};
     GemvArgs down{
         .layout = down_,
         .weight = operands.input(inputs[4]),
         .x = hidden,
         .y = parts,
         .type = type,
-        .num_rows = n * top_k_};
+        .num_rows = n * top_k_,
+        .num_experts = num_experts_};
     gate_up.norm = operands.input(inputs[2]);
     gate_up.norm_eps = eps_;
     if (pairs_sorted(launch, gate_up, down)) {
@@ -74,7 +76,6 @@ class SparsePrimitive final : public CudaPrimitive {
     } else {
       gate_up.rows_per_x = top_k_;
       gate_up.experts = down.experts = experts;
-      gate_up.num_experts = down.num_experts = num_experts_;
       gemv(launch, gate_up);
       gemv(launch, down);
     }

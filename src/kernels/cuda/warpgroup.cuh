@@ -77,6 +77,28 @@ __device__ __forceinline__ void copy_bulk(
       : "memory");
 }
 
+// Copies a box of a tensor of four dimensions, which begins at these
+// coordinates; the second is 0.
+__device__ __forceinline__ void copy_box(
+    void* to,
+    const void* map,
+    int first,
+    int third,
+    int fourth,
+    std::uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile"
+      ".mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(
+          shared_address(to)),
+      "l"(map),
+      "r"(first),
+      "r"(0),
+      "r"(third),
+      "r"(fourth),
+      "r"(shared_address(barrier))
+      : "memory");
+}
+
 // Registers written before are the products' from here on.
 __device__ __forceinline__ void begin_products() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -100,14 +122,10 @@ __device__ __forceinline__ void pin(float (&values)[Count]) {
   }
 }
 
-// An operand [N, 16] in shared memory: pieces of 8 rows by 16 bytes, rows side
-// by side, the second eight columns `stride` bytes behind the first.
-__device__ __forceinline__ std::uint64_t
-operand_at(unsigned address, unsigned stride) {
-  return static_cast<std::uint64_t>(address >> 4) |
-      static_cast<std::uint64_t>(stride >> 4) << 16 |
-      static_cast<std::uint64_t>(128 >> 4) << 32;
-}
+// The second operand, [N, 16], lies in shared memory in pieces of 8 rows by 16
+// bytes, rows side by side, pieces of more rows behind them. Its descriptor has
+// the address / 16 in its low bits, the distance / 16 between the two pieces of
+// a row from bit 16 on, and that between pieces of other rows from bit 32 on.
 
 // d [64, N] = a [64, 16] b [N, 16]^T, plus d if `add`. A warp has 16 rows of a
 // and d, laid out as for multiply_add(); d is four registers for each eight

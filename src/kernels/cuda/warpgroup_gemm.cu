@@ -11,7 +11,10 @@
 // blocks to arrive, in their order.
 #include "kernels/cuda/warpgroup_gemm.h"
 
+#include <cuda.h>
+
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/block_codes.cuh"
 #include "kernels/cuda/device_code.cuh"
@@ -39,6 +42,7 @@ constexpr int kMaxExactRows = 64;
 constexpr int kMaxTileRows = 128;
 
 struct Plan {
+  CUtensorMap weights; // [expert, row of blocks, half if gated, bytes / 8]
   ArrangedForm form;
   const char* arranged;
   int m_tiles; // without experts
@@ -60,6 +64,16 @@ __device__ __forceinline__ int part(int total, int idx, int count) {
   return static_cast<int>(
       static_cast<unsigned long long>(total) * static_cast<unsigned>(idx) /
       static_cast<unsigned>(count));
+}
+
+// Blocks of threads among which so many tiles are cut: a part of a tile must be
+// worth the meeting with the others, and few tiles are cut alike.
+__host__ __device__ __forceinline__ int
+useful_blocks(int tiles, int col_blocks, int most) {
+  constexpr int kMinSteps = 4;
+  const int wanted = tiles * col_blocks / kMinSteps;
+  const int blocks = wanted < 1 ? 1 : wanted < most ? wanted : most;
+  return tiles < 1 || tiles >= blocks ? blocks : blocks / tiles * tiles;
 }
 
 #if defined(QWEN3_MLX_HAS_WARPGROUPS)
@@ -93,27 +107,88 @@ tile_at(const GemvArgs& args, const Plan& plan, int idx) {
   return tile;
 }
 
-// A part of the run: steps of 128 columns.
+// This block of threads' part of the run: steps of 128 columns.
 struct Run {
+  int blocks; // that have a part
   int begin;
   int end;
   int total;
 
-  __device__ __forceinline__ Run(const GemvArgs& args, const Plan& plan) {
+  __device__ __forceinline__ explicit Run(const Plan& plan) {
     const int col_blocks = plan.form.col_blocks;
     const int m_tiles =
         plan.grouped.tiles != nullptr ? *plan.grouped.num_tiles : plan.m_tiles;
-    const int each = plan.whole ? col_blocks : 1;
-    total = m_tiles * plan.n_tiles * (plan.whole ? 1 : col_blocks);
-    const int blocks = static_cast<int>(gridDim.x);
+    const int tiles = m_tiles * plan.n_tiles;
+    total = tiles * col_blocks;
     const int block = static_cast<int>(blockIdx.x);
-    begin = part(total, block, blocks) * each;
-    end = part(total, block + 1, blocks) * each;
-    total *= each;
+    const int each = plan.whole ? col_blocks : 1;
+    blocks = plan.whole
+        ? static_cast<int>(gridDim.x)
+        : useful_blocks(tiles, col_blocks, static_cast<int>(gridDim.x));
+    begin = block < blocks ? part(total / each, block, blocks) * each : total;
+    end = block < blocks ? part(total / each, block + 1, blocks) * each : total;
   }
 };
 
-// The warp that copies.
+// What the copying thread does.
+template <int BlockBytes>
+class Copies {
+ public:
+  __device__ __forceinline__ Copies(
+      const GemvArgs& args,
+      const Plan& plan,
+      char* ring,
+      std::uint64_t* full)
+      : args_(args), plan_(plan), ring_(ring), full_(full),
+        x_bytes_(plan.form.block_bytes()) {}
+
+  __device__ __forceinline__ void expect(int stage) const {
+    arrive_and_expect(
+        full_ + stage,
+        static_cast<unsigned>(x_bytes_ + kTileBlocks * BlockBytes));
+  }
+  __device__ __forceinline__ void weights(int at, int stage) {
+    const int k = aim(at);
+    copy_box(
+        ring_ + stage * (x_bytes_ + kTileBlocks * BlockBytes) + x_bytes_,
+        &plan_.weights,
+        k * (BlockBytes / 8),
+        tile_.n_tile * (args_.gated ? kTileBlocks / 2 : kTileBlocks),
+        static_cast<int>(tile_.expert),
+        full_ + stage);
+  }
+  __device__ __forceinline__ void rows(int at, int stage) {
+    const int k = aim(at);
+    copy_bulk(
+        ring_ + stage * (x_bytes_ + kTileBlocks * BlockBytes),
+        plan_.arranged +
+            static_cast<std::size_t>(tile_.m_tile) * plan_.form.tile_bytes() +
+            static_cast<std::size_t>(k) * static_cast<std::size_t>(x_bytes_),
+        static_cast<unsigned>(x_bytes_),
+        full_ + stage);
+  }
+
+ private:
+  // The block of columns of that step, whose tile is tile_ from here on.
+  __device__ __forceinline__ int aim(int at) {
+    const int col_blocks = plan_.form.col_blocks;
+    if (at < first_ || at >= first_ + col_blocks) {
+      const int idx = at / col_blocks;
+      first_ = idx * col_blocks;
+      tile_ = tile_at(args_, plan_, idx);
+    }
+    return at - first_;
+  }
+
+  const GemvArgs& args_;
+  const Plan& plan_;
+  char* ring_;
+  std::uint64_t* full_;
+  int x_bytes_;
+  Tile tile_{};
+  int first_ = 0x40000000;
+};
+
 template <int BlockBytes>
 __device__ __forceinline__ void copy_all(
     const GemvArgs& args,
@@ -121,111 +196,33 @@ __device__ __forceinline__ void copy_all(
     char* ring,
     std::uint64_t* full,
     std::uint64_t* empty) {
-  const auto& layout = args.layout;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int col_blocks = plan.form.col_blocks;
-  const int x_bytes = plan.form.block_bytes();
-  const int stage_bytes = x_bytes + kTileBlocks * BlockBytes;
   const bool has_experts = plan.grouped.tiles != nullptr;
   if (has_experts) {
     let_next_start();
     wait_for_previous();
   }
-  const Run run(args, plan);
-  const char* from = nullptr; // of this lane: a row of blocks, or the rows of x
-  const auto aim = [&](int at, int k) {
-    const Tile tile = tile_at(args, plan, at / col_blocks);
-    if (lane < kTileBlocks) {
-      const int row_blocks = layout.row_blocks();
-      int row;
-      if (args.gated) { // one of the first half and one of the second in turn
-        const int half = row_blocks / 2;
-        row = min(tile.n_tile * (kTileBlocks / 2) + lane / 2, half - 1) +
-            lane % 2 * half;
-      } else {
-        row = min(tile.n_tile * kTileBlocks + lane, row_blocks - 1);
-      }
-      from = static_cast<const char*>(args.weight) +
-          tile.expert * layout.n_bytes() +
-          static_cast<std::size_t>(row) * layout.row_bytes() +
-          static_cast<std::size_t>(k) * BlockBytes;
-    } else if (lane == kTileBlocks) {
-      from = plan.arranged +
-          static_cast<std::size_t>(tile.m_tile) * plan.form.tile_bytes() +
-          static_cast<std::size_t>(k) * static_cast<std::size_t>(x_bytes);
-    }
-  };
-  const int early = has_experts ? 0 : min(plan.stages, run.end - run.begin);
-  int k = run.begin % col_blocks;
-  if (run.begin < run.end) {
-    aim(run.begin, k);
-  }
-  const char* const first_x = from;
+  const Run run(plan);
+  Copies<BlockBytes> copies(args, plan, ring, full);
+  // Without experts weights depend on nothing.
+  const int early = min(plan.stages, run.end - run.begin);
   for (int i = 0; i < early; ++i) {
-    if (i > 0 && k == 0) {
-      aim(run.begin + i, 0);
-    }
-    if (lane == 0) {
-      arrive_and_expect(full + i, static_cast<unsigned>(stage_bytes));
-    }
-    __syncwarp();
-    if (lane < kTileBlocks) {
-      copy_bulk(
-          ring + i * stage_bytes + x_bytes + lane * BlockBytes,
-          from,
-          BlockBytes,
-          full + i);
-      from += BlockBytes;
-    }
-    k = k + 1 == col_blocks ? 0 : k + 1;
+    copies.expect(i);
+    copies.weights(run.begin + i, i);
   }
   if (!has_experts) {
     let_next_start();
     wait_for_previous();
-    if (lane == kTileBlocks) {
-      from = first_x;
-      int x_k = run.begin % col_blocks;
-      for (int i = 0; i < early; ++i) {
-        if (i > 0 && x_k == 0) {
-          aim(run.begin + i, 0);
-        }
-        copy_bulk(
-            ring + i * stage_bytes,
-            from,
-            static_cast<unsigned>(x_bytes),
-            full + i);
-        from += x_bytes;
-        x_k = x_k + 1 == col_blocks ? 0 : x_k + 1;
-      }
-    }
   }
-  int stage = early == plan.stages ? 0 : early;
-  unsigned parity = early == plan.stages ? 0 : 1;
+  for (int i = 0; i < early; ++i) {
+    copies.rows(run.begin + i, i);
+  }
+  int stage = 0;
+  unsigned parity = 0;
   for (int at = run.begin + early; at < run.end; ++at) {
-    if (k == 0 || at == run.begin) {
-      aim(at, k);
-    }
     wait_for(empty + stage, parity);
-    if (lane == 0) {
-      arrive_and_expect(full + stage, static_cast<unsigned>(stage_bytes));
-    }
-    __syncwarp();
-    if (lane < kTileBlocks) {
-      copy_bulk(
-          ring + stage * stage_bytes + x_bytes + lane * BlockBytes,
-          from,
-          BlockBytes,
-          full + stage);
-      from += BlockBytes;
-    } else if (lane == kTileBlocks) {
-      copy_bulk(
-          ring + stage * stage_bytes,
-          from,
-          static_cast<unsigned>(x_bytes),
-          full + stage);
-      from += x_bytes;
-    }
-    k = k + 1 == col_blocks ? 0 : k + 1;
+    copies.expect(stage);
+    copies.weights(at, stage);
+    copies.rows(at, stage);
     if (++stage == plan.stages) {
       stage = 0;
       parity ^= 1U;
@@ -233,47 +230,52 @@ __device__ __forceinline__ void copy_all(
   }
 }
 
-// Operands of two blocks of eight rows, for one quarter: both its products.
-template <int Bits>
-struct RowCodes {
-  uint4 words[2][Bits == 4 ? 1 : Bits / 4];
-  const char* from;
-  int lane;
+// Two blocks of eight rows: 16 rows of the first operand. Codes of 4 bits are
+// read ahead, whole; wider ones when they are needed.
+template <int Bits, int Group>
+struct RowBlocks {
+  static constexpr int kGroups = Group == 0 ? 1 : kBlockCols / Group;
+  static constexpr int kCodeBytes = kBlockRows * kBlockCols / 8 * Bits;
+  static constexpr int kBytes = kCodeBytes + (Group == 0 ? 0 : kGroups * 32);
 
-  __device__ __forceinline__ RowCodes(const char* block, int bytes, int of)
-      : from(block), lane(of) {
+  uint4 words[2];
+  const char* from;
+
+  __device__ __forceinline__ void load(const char* blocks, int lane) {
+    from = blocks;
     if constexpr (Bits == 4) {
+      words[0] = *reinterpret_cast<const uint4*>(blocks + lane * 16);
+      words[1] = *reinterpret_cast<const uint4*>(blocks + kBytes + lane * 16);
+    }
+  }
+
+  // Of one quarter: both its products.
+  __device__ __forceinline__ void
+  operands(int quarter, int lane, unsigned (&a)[2][4]) const {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        words[i][0] =
-            *reinterpret_cast<const uint4*>(block + i * bytes + lane * 16);
+    for (int i = 0; i < 2; ++i) {
+      unsigned pairs[4];
+      if constexpr (Bits == 4) {
+        const unsigned word = word_of(words[i], quarter);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          pairs[j] = nibbles<false>(word, j);
+        }
+      } else {
+        quarter_operands<Bits, false>(from + i * kBytes, lane, quarter, pairs);
+      }
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        a[j][i] = pairs[2 * j];
+        a[j][i + 2] = pairs[2 * j + 1];
       }
     }
   }
 
-  __device__ __forceinline__ void
-  operands(int bytes, int quarter, unsigned (&a)[2][4]) const {
-    unsigned pairs[2][4];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if constexpr (Bits == 4) {
-        const unsigned word = word_of(words[i][0], quarter);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          pairs[i][j] = nibbles<false>(word, j);
-        }
-      } else {
-        quarter_operands<Bits, false>(
-            from + i * bytes, lane, quarter, pairs[i]);
-      }
-    }
-#pragma unroll
-    for (int s = 0; s < 2; ++s) {
-      a[s][0] = pairs[0][2 * s];
-      a[s][1] = pairs[1][2 * s];
-      a[s][2] = pairs[0][2 * s + 1];
-      a[s][3] = pairs[1][2 * s + 1];
-    }
+  // The scale and the bias of this thread's row of block `i`.
+  __device__ __forceinline__ unsigned scale(int i, int group, int lane) const {
+    return *reinterpret_cast<const unsigned*>(
+        from + i * kBytes + kCodeBytes + group * 32 + lane / 4 * 4);
   }
 };
 
@@ -426,7 +428,7 @@ __device__ __forceinline__ bool collect(
     *arrived = atomicAdd(plan.counters + tile_idx, 1U);
   }
   meet_compute_threads();
-  const int blocks = static_cast<int>(gridDim.x);
+  const int blocks = run.blocks;
   const auto block_with = [&](int unit) {
     return static_cast<int>(
         ((static_cast<unsigned long long>(unit) + 1) *
@@ -444,14 +446,32 @@ __device__ __forceinline__ bool collect(
   for (float& sum : acc) {
     sum = 0;
   }
-  for (int block = first; block <= last; ++block) {
-    const float* const from =
-        partial_of(block, part(run.total, block, blocks) > tile_begin ? 0 : 1);
+  // Several at a time: each is a long way off.
+  constexpr int kAtOnce = N == 8 ? 8 : N == 16 ? 4 : N <= 64 ? 2 : 1;
+  for (int block = first; block <= last; block += kAtOnce) {
+    float4 parts[kAtOnce][N / 8];
 #pragma unroll
-    for (int i = 0; i < N / 2; i += 4) {
-      const float4 v =
-          __ldcg(reinterpret_cast<const float4*>(from + i * kComputeThreads));
-      acc[i] += v.x, acc[i + 1] += v.y, acc[i + 2] += v.z, acc[i + 3] += v.w;
+    for (int b = 0; b < kAtOnce; ++b) {
+      const bool has = block + b <= last;
+      const float* const from = partial_of(
+          min(block + b, last),
+          part(run.total, min(block + b, last), blocks) > tile_begin ? 0 : 1);
+#pragma unroll
+      for (int i = 0; i < N / 8; ++i) {
+        parts[b][i] = has ? __ldcg(reinterpret_cast<const float4*>(
+                                from + i * 4 * kComputeThreads))
+                          : make_float4(0, 0, 0, 0);
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < kAtOnce; ++b) {
+#pragma unroll
+      for (int i = 0; i < N / 8; ++i) {
+        acc[4 * i] += parts[b][i].x;
+        acc[4 * i + 1] += parts[b][i].y;
+        acc[4 * i + 2] += parts[b][i].z;
+        acc[4 * i + 3] += parts[b][i].w;
+      }
     }
   }
   if (tid == 0) {
@@ -460,144 +480,224 @@ __device__ __forceinline__ bool collect(
   return true;
 }
 
-// 128 columns of 64 rows: codes as they are, scaled group by group.
-template <int Bits, int Group, int N>
-__device__ __forceinline__ void
-multiply_exact(const char* blocks, unsigned xs, int lane, float (&acc)[N / 2]) {
-  constexpr int kGroups = kBlockCols / Group;
-  constexpr int kQuarters = 4 / kGroups;
-  constexpr int kCodeBytes = kBlockRows * kBlockCols / 8 * Bits;
-  constexpr int kBlockBytes = kCodeBytes + kGroups * 32;
-  const RowCodes<Bits> codes(blocks, kBlockBytes, lane);
-  const char* const scales_at = blocks + kCodeBytes + lane / 4 * 4;
-  unsigned scales[kGroups][2];
-#pragma unroll
-  for (int group = 0; group < kGroups; ++group) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      scales[group][i] = *reinterpret_cast<const unsigned*>(
-          scales_at + i * kBlockBytes + group * 32);
+// The arranged rows of a stage as second operands, by their chunk.
+template <int N>
+struct RowOperands {
+  unsigned low; // the same in all threads, and known to be
+
+  __device__ __forceinline__ explicit RowOperands(const void* rows)
+      : low(__shfl_sync(0xffffffffU, shared_address(rows) >> 4 | N << 16, 0)) {}
+  __device__ __forceinline__ std::uint64_t at(int chunk) const {
+    return std::uint64_t{128 >> 4} << 32 |
+        (low + static_cast<unsigned>(chunk * N));
+  }
+};
+
+// The stage that is worked on, and the one after it.
+struct Stages {
+  char* ring;
+  int stage_bytes;
+  int count;
+  std::uint64_t* full;
+  std::uint64_t* empty;
+  int idx = 0;
+  unsigned parity = 0;
+
+  __device__ __forceinline__ const char* data() const {
+    return ring + idx * stage_bytes;
+  }
+  __device__ __forceinline__ void wait() const {
+    wait_for(full + idx, parity);
+  }
+  __device__ __forceinline__ void release(int stage, int lane) const {
+    __syncwarp();
+    if (lane == 0) {
+      arrive(empty + stage);
     }
   }
-  // The group whose sums this thread's columns of the last product are of.
-  const int t = lane % 4;
-  const int of_sum = kGroups == 4 ? t : kGroups == 2 ? t / 2 : 0;
-  unsigned factors[4];
-  factors[0] = *reinterpret_cast<const unsigned*>(scales_at + of_sum * 32);
-  factors[1] =
-      *reinterpret_cast<const unsigned*>(scales_at + kBlockBytes + of_sum * 32);
-  factors[2] = factors[0];
-  factors[3] = factors[1];
+  __device__ __forceinline__ void next() {
+    if (++idx == count) {
+      idx = 0;
+      parity ^= 1U;
+    }
+  }
+};
 
-  constexpr int kBuffers = N == 32 ? 1 : 2; // as registers allow
-  float sums[kBuffers][N / 2];
-  const auto add = [&](int group) {
-    const float s0 = low_bf16(scales[group][0]);
-    const float s1 = low_bf16(scales[group][1]);
-    auto& of_group = sums[group % kBuffers];
-    pin(of_group);
+// Multiplies codes as they are and scales sums group by group: 128 columns of
+// 64 rows a step.
+template <int Bits, int Group, int N>
+class ExactSteps {
+  using Blocks = RowBlocks<Bits, Group>;
+  static constexpr int kGroups = Blocks::kGroups;
+  static constexpr int kQuarters = 4 / kGroups;
+  static constexpr int kBuffers = N == 32 ? 1 : 2; // as registers allow
+
+ public:
+  __device__ __forceinline__ void
+  begin(const Stages& stages, int blocks_at, int lane) {
+    stages.wait();
+    blocks_.load(stages.data() + blocks_at, lane);
+  }
+
+  // One step; reads the codes of the next, if there is one.
+  __device__ __forceinline__ void
+  run(Stages& stages,
+      int blocks_at,
+      int lane,
+      bool has_next,
+      float (&acc)[N / 2]) {
+    const RowOperands<N> rows(stages.data());
+    const int stage = stages.idx;
+    float scales[kGroups][2];
 #pragma unroll
-    for (int i = 0; i < N / 2; ++i) {
-      acc[i] = fmaf(i % 4 < 2 ? s0 : s1, of_group[i], acc[i]);
-    }
-  };
+    for (int group = 0; group < kGroups; ++group) {
 #pragma unroll
-  for (int group = 0; group < kGroups; ++group) {
-    unsigned a[kQuarters][2][4];
-#pragma unroll
-    for (int q = 0; q < kQuarters; ++q) {
-      codes.operands(kBlockBytes, group * kQuarters + q, a[q]);
-    }
-    auto& of_group = sums[group % kBuffers];
-    pin(of_group);
-    begin_products();
-    if (group == 0) {
-      pin(acc);
-      WarpgroupProduct<N>::run(
-          acc, factors, operand_at(xs + 16 * N * 16, N * 16), 1);
-    }
-#pragma unroll
-    for (int q = 0; q < kQuarters; ++q) {
-#pragma unroll
-      for (int s = 0; s < 2; ++s) {
-        const unsigned chunk =
-            static_cast<unsigned>((group * kQuarters + q) * 4 + s * 2);
-        WarpgroupProduct<N>::run(
-            of_group,
-            a[q][s],
-            operand_at(xs + chunk * N * 16, N * 16),
-            q + s > 0 ? 1 : 0);
+      for (int i = 0; i < 2; ++i) {
+        scales[group][i] = low_bf16(blocks_.scale(i, group, lane));
       }
     }
-    commit_products();
-    if constexpr (kBuffers == 1) {
-      wait_for_products<0>();
-      pin(acc);
-      add(group);
-    } else if (group > 0) {
-      wait_for_products<1>();
-      pin(acc);
-      add(group - 1);
+    // The group whose sums this thread's columns of the last product are of.
+    const int t = lane % 4;
+    const int of_sum = kGroups == 4 ? t : kGroups == 2 ? t / 2 : 0;
+    unsigned factors[4];
+    factors[0] = factors[2] = blocks_.scale(0, of_sum, lane);
+    factors[1] = factors[3] = blocks_.scale(1, of_sum, lane);
+
+    float sums[kBuffers][N / 2];
+    const auto add = [&](int group) {
+      pin(sums[group % kBuffers]);
+#pragma unroll
+      for (int i = 0; i < N / 2; ++i) {
+        acc[i] =
+            fmaf(scales[group][i % 4 / 2], sums[group % kBuffers][i], acc[i]);
+      }
+    };
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      unsigned a[kQuarters][2][4];
+#pragma unroll
+      for (int q = 0; q < kQuarters; ++q) {
+        blocks_.operands(group * kQuarters + q, lane, a[q]);
+      }
+      if (kBuffers == 1 && group > 0) {
+        wait_for_products<0>();
+        pin(acc);
+        add(group - 1);
+      } else if (group >= kBuffers) {
+        wait_for_products<1>();
+        pin(acc);
+        add(group - kBuffers);
+      }
+      auto& of_group = sums[group % kBuffers];
+      pin(of_group);
+      begin_products();
+      if (group == 0) {
+        pin(acc);
+        WarpgroupProduct<N>::run(acc, factors, rows.at(kBlockCols / 8), 1);
+      }
+#pragma unroll
+      for (int q = 0; q < kQuarters; ++q) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          WarpgroupProduct<N>::run(
+              of_group,
+              a[q][i],
+              rows.at((group * kQuarters + q) * 4 + i * 2),
+              q + i > 0 ? 1 : 0);
+        }
+      }
+      commit_products();
     }
-  }
-  if constexpr (kBuffers == 2) {
+    stages.next();
+    if (has_next) {
+      begin(stages, blocks_at, lane);
+    }
     wait_for_products<0>();
     pin(acc);
-    add(kGroups - 1);
+#pragma unroll
+    for (int group = kGroups > kBuffers ? kGroups - kBuffers : 0;
+         group < kGroups;
+         ++group) {
+      add(group);
+    }
+    stages.release(stage, lane);
   }
-}
+
+ private:
+  Blocks blocks_;
+};
 
 // The same with weights rounded to bfloat16, or plain ones.
 template <int Bits, int Group, int N>
-__device__ __forceinline__ void multiply_rounded(
-    const char* blocks,
-    unsigned xs,
-    int lane,
-    float (&acc)[N / 2]) {
-  constexpr int kGroups = Group == 0 ? 1 : kBlockCols / Group;
-  constexpr int kQuarters = 4 / kGroups;
-  constexpr int kCodeBytes = kBlockRows * kBlockCols / 8 * Bits;
-  constexpr int kBlockBytes = kCodeBytes + (Group == 0 ? 0 : kGroups * 32);
-  const RowCodes<Bits> codes(blocks, kBlockBytes, lane);
-  const char* const scales_at = blocks + kCodeBytes + lane / 4 * 4;
-  pin(acc);
+class RoundedSteps {
+  using Blocks = RowBlocks<Bits, Group>;
+  static constexpr int kQuarters = 4 / Blocks::kGroups;
+
+ public:
+  __device__ __forceinline__ void
+  begin(const Stages& stages, int blocks_at, int lane) {
+    stages.wait();
+    blocks_.load(stages.data() + blocks_at, lane);
+  }
+
+  __device__ __forceinline__ void
+  run(Stages& stages,
+      int blocks_at,
+      int lane,
+      bool has_next,
+      float (&acc)[N / 2]) {
+    const RowOperands<N> rows(stages.data());
+    const int stage = stages.idx;
+    pin(acc);
+    unsigned a[2][2][4];
 #pragma unroll
-  for (int quarter = 0; quarter < 4; ++quarter) {
-    unsigned a[2][4];
-    codes.operands(kBlockBytes, quarter, a);
-    if constexpr (Group != 0) {
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      auto& now = a[quarter % 2];
+      blocks_.operands(quarter, lane, now);
+      if constexpr (Group != 0) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const unsigned pair = *reinterpret_cast<const unsigned*>(
-            scales_at + i * kBlockBytes + quarter / kQuarters * 32);
-        const auto scale = __float2bfloat162_rn(low_bf16(pair));
-        const auto bias = __float2bfloat162_rn(high_bf16(pair));
-        const auto offset = __float2bfloat162_rn(code_offset(Bits));
-#pragma unroll
-        for (int s = 0; s < 2; ++s) {
-#pragma unroll
-          for (int j = i; j < 4; j += 2) {
-            auto& w = *reinterpret_cast<__nv_bfloat162*>(&a[s][j]);
-            if constexpr (Bits == 4) {
-              w = __hsub2(w, offset);
-            }
-            w = __hfma2(w, scale, bias);
-          }
+        for (int i = 0; i < 2; ++i) {
+          scale(blocks_.scale(i, quarter / kQuarters, lane), i, now);
         }
       }
-    }
-    begin_products();
+      begin_products();
 #pragma unroll
-    for (int s = 0; s < 2; ++s) {
-      const unsigned chunk = static_cast<unsigned>(quarter * 4 + s * 2);
-      WarpgroupProduct<N>::run(
-          acc, a[s], operand_at(xs + chunk * N * 16, N * 16), 1);
+      for (int i = 0; i < 2; ++i) {
+        WarpgroupProduct<N>::run(acc, now[i], rows.at(quarter * 4 + i * 2), 1);
+      }
+      commit_products();
+      wait_for_products<1>();
     }
-    commit_products();
+    stages.next();
+    if (has_next) {
+      begin(stages, blocks_at, lane);
+    }
+    wait_for_products<0>();
+    pin(acc);
+    stages.release(stage, lane);
   }
-  wait_for_products<0>();
-  pin(acc);
-}
+
+ private:
+  static __device__ __forceinline__ void
+  scale(unsigned pair, int block, unsigned (&a)[2][4]) {
+    const auto scale = __float2bfloat162_rn(low_bf16(pair));
+    const auto bias = __float2bfloat162_rn(high_bf16(pair));
+    const auto offset = __float2bfloat162_rn(code_offset(Bits));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+#pragma unroll
+      for (int j = block; j < 4; j += 2) {
+        auto& w = *reinterpret_cast<__nv_bfloat162*>(&a[i][j]);
+        if constexpr (Bits == 4) {
+          w = __hsub2(w, offset);
+        }
+        w = __hfma2(w, scale, bias);
+      }
+    }
+  }
+
+  Blocks blocks_;
+};
 
 #endif
 
@@ -608,7 +708,7 @@ QWEN3_MLX_HOST_DEVICE constexpr int block_bytes_of(int bits, int group) {
 
 template <int Bits, int Group, int N>
 __global__ void __launch_bounds__(kThreads, blocks_per_sm(N))
-    warpgroup_kernel(const GemvArgs args, const Plan plan) {
+    warpgroup_kernel(const GemvArgs args, const __grid_constant__ Plan plan) {
 #if defined(QWEN3_MLX_HAS_WARPGROUPS)
   constexpr int kBytes = block_bytes_of(Bits, Group);
   extern __shared__ __align__(128) char shared[];
@@ -629,39 +729,35 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(N))
   const int x_bytes = plan.form.block_bytes();
   const int stage_bytes = x_bytes + kTileBlocks * kBytes;
   if (warp == kComputeWarps) {
-    copy_all<kBytes>(args, plan, shared, full, empty);
+    if (lane == 0) {
+      copy_all<kBytes>(args, plan, shared, full, empty);
+    }
     return;
   }
   let_next_start();
   wait_for_previous();
-  const Run run(args, plan);
+  const Run run(plan);
   const int col_blocks = plan.form.col_blocks;
   float* const scratch =
       reinterpret_cast<float*>(shared + plan.stages * stage_bytes) +
       warp * (kStoreRows * kStoreStride);
+  constexpr bool kExact = Group != 0 && N <= kMaxExactRows;
+  std::conditional_t<
+      kExact,
+      ExactSteps<Bits, Group, N>,
+      RoundedSteps<Bits, Group, N>>
+      steps;
+  Stages stages{shared, stage_bytes, plan.stages, full, empty};
+  const int blocks_at = x_bytes + warp * 2 * kBytes;
   float acc[N / 2] = {};
-  int stage = 0;
-  unsigned parity = 0;
-  int k = run.begin % col_blocks;
+  int tile_idx = run.begin / col_blocks;
+  int k = run.begin - tile_idx * col_blocks;
+  if (run.begin < run.end) {
+    steps.begin(stages, blocks_at, lane);
+  }
   for (int at = run.begin; at < run.end; ++at) {
-    wait_for(full + stage, parity);
-    const char* const xs = shared + stage * stage_bytes;
-    const char* const blocks = xs + x_bytes + warp * 2 * kBytes;
-    if constexpr (Group != 0 && N <= kMaxExactRows) {
-      multiply_exact<Bits, Group, N>(blocks, shared_address(xs), lane, acc);
-    } else {
-      multiply_rounded<Bits, Group, N>(blocks, shared_address(xs), lane, acc);
-    }
-    __syncwarp();
-    if (lane == 0) {
-      arrive(empty + stage);
-    }
-    if (++stage == plan.stages) {
-      stage = 0;
-      parity ^= 1U;
-    }
+    steps.run(stages, blocks_at, lane, at + 1 < run.end, acc);
     if (++k == col_blocks || at + 1 == run.end) {
-      const int tile_idx = at / col_blocks;
       if (collect<N>(plan, run, tile_idx, acc, &arrived)) {
         store_tile<N>(
             args,
@@ -677,6 +773,7 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(N))
         sum = 0;
       }
       k = 0;
+      ++tile_idx;
     }
   }
 #endif
@@ -684,6 +781,82 @@ __global__ void __launch_bounds__(kThreads, blocks_per_sm(N))
 
 int n_tiles_of(const GemvArgs& args) {
   return (args.layout.row_blocks() + kTileBlocks - 1) / kTileBlocks;
+}
+
+using EncodeTensorMap = CUresult (*)(
+    CUtensorMap*,
+    CUtensorMapDataType,
+    cuuint32_t,
+    void*,
+    const cuuint64_t*,
+    const cuuint64_t*,
+    const cuuint32_t*,
+    const cuuint32_t*,
+    CUtensorMapInterleave,
+    CUtensorMapSwizzle,
+    CUtensorMapL2promotion,
+    CUtensorMapFloatOOBfill);
+
+// The driver's function, which is found at run time.
+EncodeTensorMap encode_tensor_map() {
+  static const auto found = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+    check(
+        cudaGetDriverEntryPointByVersion(
+            "cuTensorMapEncodeTiled",
+            &function,
+            12000,
+            cudaEnableDefault,
+            &result),
+        "tensor map");
+    if (function == nullptr || result != cudaDriverEntryPointSuccess) {
+      throw Error("CUDA: the driver knows no tensor maps");
+    }
+    return reinterpret_cast<EncodeTensorMap>(function);
+  }();
+  return found;
+}
+
+// The matrix for the copy engine: 16 rows of blocks at once, in turn of the
+// first and second half if they are gated. What is beyond its rows reads zeros.
+CUtensorMap map_of(const GemvArgs& args) {
+  const auto& layout = args.layout;
+  const auto halves = static_cast<cuuint32_t>(args.gated ? 2 : 1);
+  const auto rows = static_cast<cuuint64_t>(layout.row_blocks()) / halves;
+  const cuuint64_t shape[] = {
+      layout.row_bytes() / 8,
+      halves,
+      rows,
+      static_cast<cuuint64_t>(std::max(1, args.num_experts))};
+  const cuuint64_t strides[] = {
+      rows * layout.row_bytes(), layout.row_bytes(), layout.n_bytes()};
+  const cuuint32_t box[] = {
+      static_cast<cuuint32_t>(layout.block_bytes() / 8),
+      halves,
+      kTileBlocks / halves,
+      1};
+  const cuuint32_t steps[] = {1, 1, 1, 1};
+  CUtensorMap map{};
+  const CUresult status = encode_tensor_map()(
+      &map,
+      CU_TENSOR_MAP_DATA_TYPE_INT64,
+      4,
+      const_cast<void*>(args.weight),
+      shape,
+      strides,
+      box,
+      steps,
+      CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_NONE,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (status != CUDA_SUCCESS) {
+    throw Error(
+        "CUDA: a tensor map was refused: " +
+        std::to_string(static_cast<int>(status)));
+  }
+  return map;
 }
 
 struct Cut {
@@ -802,7 +975,7 @@ int expert_rows(int num_pairs, int num_experts) {
 }
 
 int min_grouped_pairs(const Launcher& launcher, int num_experts) {
-  return launcher.has_warpgroups ? num_experts / 2 : 2 * num_experts + 1;
+  return launcher.has_warpgroups ? num_experts : 2 * num_experts + 1;
 }
 
 GemmNeeds warpgroup_gemm_needs(
@@ -818,8 +991,6 @@ GemmNeeds warpgroup_gemm_needs(
           static_cast<std::size_t>(n_tiles_of(args))};
 }
 
-int g_tune[4] = {2, 0, 0, 0};
-
 void warpgroup_gemm(
     const Launcher& launcher,
     const GemvArgs& args,
@@ -830,6 +1001,7 @@ void warpgroup_gemm(
     unsigned* counters) {
   const Cut cut = cut_of(launcher, args.layout, form);
   Plan plan{
+      map_of(args),
       form,
       static_cast<const char*>(arranged),
       (args.num_rows + form.tile_rows - 1) / form.tile_rows,
@@ -840,14 +1012,9 @@ void warpgroup_gemm(
       counters,
       grouped};
   int blocks = cut.blocks_at_once;
-  if (g_tune[1] != 0) {
-    blocks = std::min(blocks, launcher.num_sms * g_tune[1]);
-  }
   if (grouped.tiles == nullptr) {
     const int tiles = plan.m_tiles * plan.n_tiles;
-    // A block of threads is worth its start, and its part of a tile the meeting
-    // with the others, from some columns on.
-    blocks = std::clamp(tiles * form.col_blocks / g_tune[0], 1, blocks);
+    blocks = useful_blocks(tiles, form.col_blocks, blocks);
     const int waves = (tiles + blocks - 1) / blocks;
     plan.whole = form.tile_rows >= 128 && waves * blocks * 3 <= tiles * 4;
   }

@@ -62,7 +62,8 @@ class ExpertProductTest : public ProductTest {
          .x = x_d.get(),
          .y = hidden.get(),
          .num_rows = pairs,
-         .gated = true},
+         .gated = true,
+         .num_experts = E},
         rows);
     rows.in_rows = nullptr;
     rows.out_rows = sorted.get();
@@ -71,7 +72,8 @@ class ExpertProductTest : public ProductTest {
          .weight = down_d.get(),
          .x = hidden.get(),
          .y = y.get(),
-         .num_rows = pairs},
+         .num_rows = pairs,
+         .num_experts = E},
         rows);
     const auto order = sorted.read();
     EXPECT_TRUE(std::is_sorted(order.begin(), order.end(), [&](int a, int b) {

@@ -63,9 +63,12 @@ class WarpgroupGemmTest : public ExpertProductTest {
           multiply(args, arranged_form(layout, n), {});
         });
     // Beyond 64 rows weights are rounded to bfloat16; a norm rounds x.
-    const bool exact = (layout.is_plain() || n <= 64) && !fused.norm;
+    const bool rounds_weights = !layout.is_plain() && n > 64;
+    const double allowed = rounds_weights && fused.norm ? 5e-3
+        : rounds_weights || fused.norm                  ? 3.5e-3
+                                                        : bound(Float::bf16);
     const double slack = n * layout.rows / (fused.gated ? 2 : 1) < 1000 ? 2 : 1;
-    EXPECT_LE(error, slack * (exact ? bound(Float::bf16) : 3.5e-3));
+    EXPECT_LE(error, slack * allowed);
   }
 };
 
