@@ -436,7 +436,7 @@ class Bench {
     GemvArgs args = args_of(p, weight, x, y, rows);
     const bool by_warpgroups =
         supports_warpgroup_gemm(launcher_, p.layout, Float::bf16);
-    if (rows <= (by_warpgroups ? 4 : kMaxGemvRows)) {
+    if (rows <= (by_warpgroups ? 5 : kMaxGemvRows)) {
       gemv(launcher_, args);
       return;
     }

@@ -17,7 +17,7 @@ namespace {
 // where gemm() does not take them.
 constexpr int kMaxRowsOfGemv = 32;
 // Rows up to which gemv() beats warpgroup_gemm().
-constexpr int kMaxRowsBeforeWarpgroups = 4;
+constexpr int kMaxRowsBeforeWarpgroups = 5;
 // Rows up to which gemm() beats making the matrix plain.
 constexpr int kMaxRowsOfGemm = 256;
 

@@ -447,7 +447,7 @@ __device__ __forceinline__ bool collect(
     sum = 0;
   }
   // Several at a time: each is a long way off.
-  constexpr int kAtOnce = N == 8 ? 8 : N == 16 ? 4 : N <= 64 ? 2 : 1;
+  constexpr int kAtOnce = N == 8 ? 8 : N <= 32 ? 4 : N == 64 ? 2 : 1;
   for (int block = first; block <= last; block += kAtOnce) {
     float4 parts[kAtOnce][N / 8];
 #pragma unroll
@@ -970,8 +970,10 @@ ArrangedForm arranged_form(const PackedLayout& layout, int num_rows) {
 }
 
 int expert_rows(int num_pairs, int num_experts) {
-  // Experts are not chosen alike: most have up to this many.
-  return std::min(kMaxTileRows, 2 * num_pairs / num_experts + 4);
+  // A second tile of an expert costs little beside reading its matrix; 64 rows
+  // have half the warps at work that 32 have.
+  const int each = num_pairs / num_experts;
+  return each <= 4 ? 8 : each <= 10 ? 16 : each <= 40 ? 32 : kMaxTileRows;
 }
 
 int min_grouped_pairs(const Launcher& launcher, int num_experts) {
