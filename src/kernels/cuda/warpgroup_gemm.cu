@@ -60,12 +60,6 @@ __device__ int warpgroup_code = 1;
 __device__ int warpgroup_code = 0;
 #endif
 
-__device__ __forceinline__ int part(int total, int idx, int count) {
-  return static_cast<int>(
-      static_cast<unsigned long long>(total) * static_cast<unsigned>(idx) /
-      static_cast<unsigned>(count));
-}
-
 // Blocks of threads among which so many tiles are cut: a part of a tile must be
 // worth the meeting with the others, and few tiles are cut alike.
 __host__ __device__ __forceinline__ int
@@ -77,6 +71,12 @@ useful_blocks(int tiles, int col_blocks, int most) {
 }
 
 #if defined(QWEN3_MLX_HAS_WARPGROUPS)
+
+__device__ __forceinline__ int part(int total, int idx, int count) {
+  return static_cast<int>(
+      static_cast<unsigned long long>(total) * static_cast<unsigned>(idx) /
+      static_cast<unsigned>(count));
+}
 
 // Where a tile lies.
 struct Tile {
@@ -701,16 +701,11 @@ class RoundedSteps {
 
 #endif
 
-QWEN3_MLX_HOST_DEVICE constexpr int block_bytes_of(int bits, int group) {
-  return kBlockRows * kBlockCols / 8 * bits +
-      (group == 0 ? 0 : kBlockCols / group * 32);
-}
-
 template <int Bits, int Group, int N>
 __global__ void __launch_bounds__(kThreads, blocks_per_sm(N))
     warpgroup_kernel(const GemvArgs args, const __grid_constant__ Plan plan) {
 #if defined(QWEN3_MLX_HAS_WARPGROUPS)
-  constexpr int kBytes = block_bytes_of(Bits, Group);
+  constexpr int kBytes = RowBlocks<Bits, Group>::kBytes;
   extern __shared__ __align__(128) char shared[];
   __shared__ std::uint64_t full[kMaxStages];
   __shared__ std::uint64_t empty[kMaxStages];
