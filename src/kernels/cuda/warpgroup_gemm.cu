@@ -446,8 +446,8 @@ __device__ __forceinline__ bool collect(
   for (float& sum : acc) {
     sum = 0;
   }
-  // Several at a time: each is a long way off.
-  constexpr int kAtOnce = N == 8 ? 8 : N <= 32 ? 4 : N == 64 ? 2 : 1;
+  // Several at a time: each is a long way off. More would spill registers.
+  constexpr int kAtOnce = N == 8 ? 8 : N == 16 ? 4 : N <= 64 ? 2 : 1;
   for (int block = first; block <= last; block += kAtOnce) {
     float4 parts[kAtOnce][N / 8];
 #pragma unroll
