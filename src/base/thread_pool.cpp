@@ -184,10 +184,12 @@ void ThreadPool::worker_loop() {
   std::uint32_t seen = 0;
   while (true) {
     wait_for_job(seen);
+    // The ticket first: who has seen the last one, which no other follows, then
+    // sees the order to stop, too.
+    seen = static_cast<std::uint32_t>(ticket_.load() >> 32);
     if (stop_.load()) {
       return;
     }
-    seen = static_cast<std::uint32_t>(ticket_.load() >> 32);
     work(seen);
   }
 }

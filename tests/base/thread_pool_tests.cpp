@@ -58,6 +58,15 @@ TEST(ThreadPool, CallerSleepsWhileALongChunkRuns) {
   EXPECT_EQ(count.load(), 2);
 }
 
+TEST(ThreadPool, EndsWhileThreadsAreLateForAJob) {
+  for (int round = 0; round < 2000; ++round) {
+    ThreadPool pool(4);
+    std::atomic<int> count{0};
+    pool.parallel_for(2, [&](int) { ++count; });
+    ASSERT_EQ(count.load(), 2);
+  }
+}
+
 TEST(ThreadPool, ThrowsAChunksException) {
   ThreadPool pool(3);
   for (int round = 0; round < 50; ++round) {

@@ -2,10 +2,12 @@
 // Checkpoints of other programs that are malformed: each is refused by an error
 // that names the file and the tensor or field. Values are compared by
 // scripts/parity_import.py.
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include <gmock/gmock.h>
@@ -184,10 +186,9 @@ void write(const TempDir& folder, const Scheme& scheme) {
       const std::array<std::int64_t, 2> shape = {32, 64};
       std::memcpy(bytes.data(), shape.data(), bytes.size());
     }
-    std::memcpy(
-        bytes.data(),
-        tensor.text.data(),
-        std::min(bytes.size(), tensor.text.size()));
+    const auto text = std::as_bytes(std::span(tensor.text));
+    std::copy_n(
+        text.begin(), std::min(bytes.size(), text.size()), bytes.begin());
     tensors.push_back({name, tensor.dtype, tensor.shape, bytes});
   }
   save_safetensors(folder.path() / "model.safetensors", tensors);
