@@ -56,12 +56,12 @@ if(NOT TARGET qwen3_mlx_utf8proc)
 endif()
 
 if(NOT QWEN3_MLX_TEXT_ONLY AND NOT TARGET mlx)
-  # MLX inside a Python wheel: its module says where the CMake package lies.
-  # The project's own environment is asked first, then the user's.
+  # MLX inside a Python wheel, which holds the CMake package. The project's own
+  # environment is asked first, then the user's.
   if(NOT MLX_DIR AND NOT MLX_ROOT AND NOT CMAKE_CROSSCOMPILING)
     foreach(python ${PROJECT_SOURCE_DIR}/.venv/bin/python3 python3)
       execute_process(
-        COMMAND ${python} -m mlx --cmake-dir
+        COMMAND ${python} ${CMAKE_CURRENT_LIST_DIR}/find_mlx_wheel.py
         OUTPUT_VARIABLE mlx_wheel_dir
         OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET
         RESULT_VARIABLE mlx_wheel_result)

@@ -3,6 +3,12 @@
 # SPDX-License-Identifier: MIT
 # MLX: an installed one is used, else its wheel goes into .venv of the checkout.
 
+# wheel_cmake_dir PYTHON: the CMake package inside the wheel that this Python has,
+# or nothing.
+wheel_cmake_dir() {
+  "$1" "$root/cmake/find_mlx_wheel.py" 2>/dev/null || true
+}
+
 # Where an MLX that the user has already can be found, or nothing. It must hold
 # the library itself: on Linux the wheel "mlx" alone has none.
 installed_mlx() {
@@ -10,7 +16,7 @@ installed_mlx() {
   for folder in "${MLX_DIR:-}" "${MLX_ROOT:-}"; do
     [ -n "$folder" ] && echo "$folder" && return
   done
-  folder="$(python3 -m mlx --cmake-dir 2>/dev/null || true)"
+  folder="$(wheel_cmake_dir python3)"
   if [ -n "$folder" ] && compgen -G "$folder/../../../lib/libmlx.*" >/dev/null; then
     echo "$folder"
     return

@@ -253,6 +253,6 @@ stage_cuda() {
   day="$((10#$(date -u +%j)))"
   build_preset cuda --target qwen3-mlx -- \
     "-DQWEN3_MLX_CUDA_ARCHITECTURES=${architectures[day / ${#rotating_stages[@]} % 3]}" \
-    "-DMLX_DIR=$("$root/.venv-cuda/bin/python" -m mlx --cmake-dir)"
+    "-DMLX_DIR=$(wheel_cmake_dir "$root/.venv-cuda/bin/python")"
   note "linked, not run: $(du -k "$root/build/cuda/src/cli/qwen3-mlx" | cut -f 1) kB"
 }
