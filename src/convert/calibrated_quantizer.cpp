@@ -106,6 +106,17 @@ AffineGrid search_group(
   return best;
 }
 
+void round_to_group(
+    std::span<float> values,
+    std::span<const float> costs,
+    int bits,
+    DType dtype) {
+  const auto group = search_group(values, costs, bits, dtype);
+  for (float& value : values) {
+    value = group.scale * nearest(value, group, largest_of(bits)) + group.bias;
+  }
+}
+
 ErrorFeedback::ErrorFeedback(const mx::array& moment, double damping)
     : size_(static_cast<std::size_t>(moment.shape(0))) {
   // LAPACK's: on the CPU, whatever the default device is.

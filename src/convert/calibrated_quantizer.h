@@ -79,6 +79,13 @@ AffineGrid search_group(
     int bits,
     DType dtype);
 
+/// Puts what search_group() rounds them to in the place of `values`.
+void round_to_group(
+    std::span<float> values,
+    std::span<const float> costs,
+    int bits,
+    DType dtype);
+
 /// Sum of costs[i] * (values[i] - rounded)^2.
 double group_error(
     std::span<const float> values,

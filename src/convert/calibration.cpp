@@ -6,23 +6,22 @@
 #include <utility>
 
 #include "convert/second_moment.h"
+#include "convert/typed_decoder.h"
 #include "mlx/device.h"
 #include "mlx/ops.h"
 #include "mlx/transforms.h"
 #include "qwen3_mlx/error.h"
-#include "qwen3_mlx/models/llama.h"
-#include "qwen3_mlx/models/qwen2.h"
-#include "qwen3_mlx/models/qwen2_moe.h"
-#include "qwen3_mlx/models/qwen3.h"
-#include "qwen3_mlx/models/qwen3_moe.h"
 #include "qwen3_mlx/tokenizer.h"
 
 namespace qwen3_mlx {
 namespace {
 
-/// x [T, in] -> mean over T of x x^T.
-mx::array moment_of(const mx::array& x, ThreadPool& pool) {
+/// x [T, in] -> mean over T of x x^T, or its diagonal.
+mx::array moment_of(const mx::array& x, MomentKind kind, ThreadPool& pool) {
   const auto wide = mx::astype(x, mx::float32);
+  if (kind == MomentKind::diagonal) {
+    return mx::mean(mx::square(wide), 0);
+  }
   if (mx::default_device() == mx::Device::gpu) {
     const auto sum = mx::matmul(mx::transpose(wide), wide);
     return mx::divide(sum, mx::array(static_cast<float>(x.shape(0))));
@@ -100,27 +99,6 @@ CalibrationRun::CalibrationRun(
   rewind();
 }
 
-template <class Function>
-auto CalibrationRun::with_decoder(const Function& function) const {
-  if (const auto* llama = model_.as<llama::Model>()) {
-    return function(*llama);
-  }
-  if (const auto* qwen2 = model_.as<qwen2::Model>()) {
-    return function(*qwen2);
-  }
-  if (const auto* qwen3 = model_.as<qwen3::Model>()) {
-    return function(*qwen3);
-  }
-  if (const auto* qwen2_moe = model_.as<qwen2_moe::Model>()) {
-    return function(*qwen2_moe);
-  }
-  if (const auto* qwen3_moe = model_.as<qwen3_moe::Model>()) {
-    return function(*qwen3_moe);
-  }
-  throw InvalidArgument(
-      "calibration does not know how to run " + model_.args().model_type);
-}
-
 int CalibrationRun::n_layers() const {
   return model_.args().num_hidden_layers;
 }
@@ -129,12 +107,14 @@ void CalibrationRun::rewind() {
   layer_idx_ = 0;
   cache_ = model_.make_cache();
   hidden_ = with_decoder(
-      [&](const auto& model) { return model.model.embed_tokens(tokens_); });
+      model_, [&](const auto& model) { return model.model.embed_tokens(tokens_); });
   mx::eval(hidden_);
 }
 
 template <class Block>
-InputMoments CalibrationRun::run_layer(const std::vector<Block>& layers) {
+InputMoments CalibrationRun::run_layer(
+    const std::vector<Block>& layers,
+    MomentKind kind) {
   const auto& layer = layers[static_cast<std::size_t>(layer_idx_)];
   const auto prefix = "model.layers." + std::to_string(layer_idx_) + ".";
   const std::vector<Segment> segments{
@@ -143,7 +123,7 @@ InputMoments CalibrationRun::run_layer(const std::vector<Block>& layers) {
   InputMoments moments;
   const auto add = [&](std::initializer_list<const char*> modules,
                        const mx::array& x) {
-    const auto moment = moment_of(x, pool_);
+    const auto moment = moment_of(x, kind, pool_);
     for (const auto* module : modules) {
       moments.insert_or_assign(prefix + module, moment);
     }
@@ -178,19 +158,19 @@ InputMoments CalibrationRun::run_layer(const std::vector<Block>& layers) {
   return moments;
 }
 
-InputMoments CalibrationRun::next_layer() {
+InputMoments CalibrationRun::next_layer(MomentKind kind) {
   InputMoments moments;
-  with_decoder([&](const auto& model) {
-    moments = run_layer(model.model.layers);
+  with_decoder(model_, [&](const auto& model) {
+    moments = run_layer(model.model.layers, kind);
     return 0;
   });
   return moments;
 }
 
-InputMoments CalibrationRun::head() {
+InputMoments CalibrationRun::head(MomentKind kind) {
   InputMoments moments;
-  with_decoder([&](const auto& model) {
-    const auto moment = moment_of(model.model.norm(hidden_), pool_);
+  with_decoder(model_, [&](const auto& model) {
+    const auto moment = moment_of(model.model.norm(hidden_), kind, pool_);
     mx::eval(moment);
     moments.emplace(model.lm_head ? "lm_head" : "model.embed_tokens", moment);
     return 0;

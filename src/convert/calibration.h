@@ -19,6 +19,11 @@ namespace qwen3_mlx {
 /// calibration text gives that matrix. Modules with the same input share it.
 using InputMoments = std::map<std::string, mx::array>;
 
+enum class MomentKind {
+  whole,    ///< [in, in]
+  diagonal, ///< [in]: the means of x^2 alone, which take far less time.
+};
+
 /// A model that reads the calibration text layer by layer, unquantized.
 class CalibrationRun {
  public:
@@ -32,15 +37,21 @@ class CalibrationRun {
   /// Back to before the first layer.
   void rewind();
   /// Of the next layer's matrices.
-  InputMoments next_layer();
+  InputMoments next_layer(MomentKind kind = MomentKind::whole);
   /// Of the output head, after the last layer. A tied embedding is the head.
-  InputMoments head();
+  InputMoments head(MomentKind kind = MomentKind::whole);
+
+  const Model& model() const {
+    return model_;
+  }
+  /// [T] uint32: all that is read.
+  const mx::array& tokens() const {
+    return tokens_;
+  }
 
  private:
   template <class Block>
-  InputMoments run_layer(const std::vector<Block>& layers);
-  template <class Function>
-  auto with_decoder(const Function& function) const;
+  InputMoments run_layer(const std::vector<Block>& layers, MomentKind kind);
 
   Model model_;
   ThreadPool pool_;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "convert/bit_rules.h"
 #include "convert/calibrated.h"
 #include "convert/gguf_side_files.h"
 #include "convert/recipe.h"
@@ -342,7 +343,7 @@ ConvertResult convert_checkpoint(
   if (calibration && options.calibration->target_bits) {
     // The user's own rules come last, and decide.
     const Planner planner(checkpoint, args, options);
-    auto rules = allocate_bits(
+    auto rules = bit_rules(
         checkpoint,
         args,
         options,

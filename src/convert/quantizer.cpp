@@ -51,8 +51,8 @@ std::uint32_t to_fp8(float value) {
   const std::uint32_t sign = bits >> 24 & 0x80u;
   // 448 is the largest; also what NaN becomes. Signed numbers have vector
   // comparisons.
-  const auto magnitude =
-      std::min(static_cast<std::int32_t>(bits & 0x7FFFFFFFu), 0x43E00000);
+  const auto given = static_cast<std::int32_t>(bits & 0x7FFFFFFFu);
+  const std::int32_t magnitude = given < 0x43E00000 ? given : 0x43E00000;
   const std::int32_t rounded =
       (magnitude - (120 << 23) + 0x7FFFF + (magnitude >> 20 & 1)) >> 20;
   // Below 2^-6: multiples of 2^-9.
@@ -61,6 +61,18 @@ std::uint32_t to_fp8(float value) {
   const std::int32_t is_small = (magnitude - 0x3C800000) >> 31; // all bits
   const std::int32_t code = (small & is_small) | (rounded & ~is_small);
   return sign | static_cast<std::uint32_t>(code);
+}
+
+template <std::size_t count>
+void put_fp8(const float* values, std::uint8_t* out) {
+  // Narrowed apart: GCC makes vectors of either loop, not of both in one.
+  std::array<std::uint32_t, count> codes;
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    codes[idx] = to_fp8(values[idx]);
+  }
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    out[idx] = static_cast<std::uint8_t>(codes[idx]);
+  }
 }
 
 /// The nearest of FP4's 16 numbers, the first of several; differences are
@@ -79,30 +91,73 @@ std::uint8_t nearest_fp4_rounded(float value, Round round) {
   return best;
 }
 
-/// The same where differences are float32: those to the two neighbours are
-/// exact, so the place among the midpoints decides, and a midpoint goes to the
-/// smaller magnitude, which comes first. Zero is never negative.
-template <std::size_t count>
-void nearest_fp4(const float* values, std::uint8_t* out) {
-  std::int32_t is_far = 0;
-  for (std::size_t idx = 0; idx < count; ++idx) {
-    const float magnitude = std::fabs(values[idx]);
-    // Sums of comparisons, not a loop: so it becomes vector code.
-    const std::int32_t code = (magnitude > 0.25f) + (magnitude > 0.75f) +
-        (magnitude > 1.25f) + (magnitude > 1.75f) + (magnitude > 2.5f) +
-        (magnitude > 3.5f) + (magnitude > 5.0f);
-    const std::int32_t is_negative = (values[idx] < 0) & (code > 0);
-    out[idx] = static_cast<std::uint8_t>(code + 8 * is_negative);
-    is_far |= !(magnitude < 8);
+/// The least magnitudes that become each of FP4's magnitudes but zero.
+using Fp4Bounds = std::array<float, 7>;
+
+/// Where differences are float32: those to the two neighbours are exact, so the
+/// place among the midpoints decides, and a midpoint goes to the smaller
+/// magnitude, which comes first. The least float32 above each.
+constexpr Fp4Bounds exact_fp4_bounds{
+    0x1.000002p-2f,
+    0x1.800002p-1f,
+    0x1.400002p+0f,
+    0x1.c00002p+0f,
+    0x1.400002p+1f,
+    0x1.c00002p+1f,
+    0x1.400002p+2f};
+
+/// Where numbers and differences are of a 16-bit type. Up to 8, the distances
+/// to FP4's numbers rise on one side and fall on the other, rounded or not, so
+/// that what numbers become rises with them; negative ones mirror it.
+Fp4Bounds fp4_bounds(DType dtype) {
+  Fp4Bounds bounds{};
+  std::size_t known = 0;
+  for (std::uint16_t bits = 0; known < bounds.size(); ++bits) {
+    const float value = widen_bits(dtype, bits);
+    const auto code = nearest_fp4_rounded(value, [&](float difference) {
+      round_to(dtype, {&difference, 1});
+      return difference;
+    });
+    while (known < code) {
+      bounds[known++] = value;
+    }
   }
-  if (is_far == 0) {
+  return bounds;
+}
+
+/// The nearest of FP4's numbers; zero is never negative. `round`: see above,
+/// for numbers of 8 and more, whose distances to several are the same rounded.
+template <std::size_t count, typename Round>
+void nearest_fp4(
+    const float* values,
+    const Fp4Bounds& bounds,
+    std::uint8_t* out,
+    Round round) {
+  std::array<std::int32_t, std::tuple_size_v<Fp4Bounds>> limits;
+  for (std::size_t idx = 0; idx < limits.size(); ++idx) {
+    limits[idx] = std::bit_cast<std::int32_t>(bounds[idx]) - 1;
+  }
+  constexpr auto far = std::bit_cast<std::int32_t>(8.0f);
+  std::int32_t largest = 0;
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    // Integers in the order of magnitudes. Sums of comparisons, not a loop: so
+    // it becomes vector code.
+    const auto bits = std::bit_cast<std::int32_t>(values[idx]);
+    const auto magnitude = bits & 0x7FFFFFFF;
+    const std::int32_t code = (magnitude > limits[0]) +
+        (magnitude > limits[1]) + (magnitude > limits[2]) +
+        (magnitude > limits[3]) + (magnitude > limits[4]) +
+        (magnitude > limits[5]) + (magnitude > limits[6]);
+    const std::int32_t sign = (bits >> 28) & 8 & -(magnitude > limits[0]);
+    out[idx] = static_cast<std::uint8_t>(code | sign);
+    largest = std::max(largest, magnitude);
+  }
+  if (largest < far) {
     return;
   }
   for (std::size_t idx = 0; idx < count; ++idx) {
-    // So far away that differences are rounded, too.
     if (!(std::fabs(values[idx]) < 8)) {
-      out[idx] =
-          nearest_fp4_rounded(values[idx], [](float exact) { return exact; });
+      out[idx] = nearest_fp4_rounded(values[idx], round);
     }
   }
 }
@@ -124,6 +179,38 @@ float power_of_two(float exponent) {
   const auto biased = static_cast<std::int32_t>(exponent) + 127;
   return biased > 0 && biased < 255 ? std::bit_cast<float>(biased << 23)
                                     : std::exp2(exponent);
+}
+
+/// Takes pairs as numbers of 16 bits (little-endian, as all that is packed
+/// here), which vectors shift and narrow.
+template <std::size_t count>
+void pack_nibbles(const std::uint8_t* numbers, std::byte* out) {
+  for (std::size_t idx = 0; idx < count / 2; ++idx) {
+    std::uint16_t pair;
+    std::memcpy(&pair, numbers + 2 * idx, sizeof(pair));
+    out[idx] = static_cast<std::byte>(pair | pair >> 4);
+  }
+}
+
+/// largest_magnitude() of a group.
+template <std::size_t count>
+float largest_of(const float* values) {
+  // As integers, which have the same order and a maximum in vectors.
+  std::int32_t largest = 0;
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    largest = std::max(
+        largest, std::bit_cast<std::int32_t>(values[idx]) & 0x7FFFFFFF);
+  }
+  return std::bit_cast<float>(largest);
+}
+
+/// round_to() bfloat16 of numbers that are not NaN.
+void round_to_bf16(float* values, std::size_t count) {
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    const auto bits = std::bit_cast<std::uint32_t>(values[idx]);
+    values[idx] = std::bit_cast<float>(
+        (bits + 0x7FFFu + (bits >> 16 & 1u)) & 0xFFFF0000u);
+  }
 }
 
 } // namespace
@@ -148,8 +235,8 @@ void pack_numbers(
     return;
   }
   if (bits == 4) {
-    for (std::size_t idx = 0; idx < count; idx += 2) {
-      *out++ = static_cast<std::byte>(numbers[idx] | numbers[idx + 1] << 4);
+    for (std::size_t idx = 0; idx < count; idx += 8) {
+      pack_nibbles<8>(numbers + idx, out + idx / 2);
     }
     return;
   }
@@ -194,29 +281,20 @@ Quantizer::Quantizer(QuantFormat format, DType dtype)
     : format_(format), dtype_(dtype),
       group_size_(static_cast<std::size_t>(format.group_size)),
       group_bytes_(group_size_ * static_cast<std::size_t>(format.bits) / 8) {
-  if (format.mode == QuantMode::mxfp4 && dtype != DType::f32) {
-    fp4_table_.resize(std::size_t{1} << 16);
-    for (std::size_t bits = 0; bits < fp4_table_.size(); ++bits) {
-      fp4_table_[bits] = nearest_fp4_rounded(
-          widen_bits(dtype, static_cast<std::uint16_t>(bits)),
-          [&](float value) { return rounded(value); });
-    }
+  if (format.mode == QuantMode::mxfp4) {
+    fp4_bounds_ = dtype == DType::f32 ? exact_fp4_bounds : fp4_bounds(dtype);
   }
 }
 
-float Quantizer::rounded(float value) const {
-  round_to(dtype_, {&value, 1});
-  return value;
+inline float Quantizer::rounded(float value) const {
+  return dtype_ == DType::f32 ? value
+                              : widen_bits(dtype_, narrow_bits(dtype_, value));
 }
 
 void Quantizer::put_fp4(const float* values, std::uint8_t* out) const {
-  if (fp4_table_.empty()) {
-    nearest_fp4<mx_group>(values, out);
-    return;
-  }
-  for (std::size_t idx = 0; idx < mx_group; ++idx) {
-    out[idx] = fp4_table_[narrow_bits(dtype_, values[idx])];
-  }
+  nearest_fp4<mx_group>(values, fp4_bounds_, out, [&](float difference) {
+    return rounded(difference);
+  });
 }
 
 void Quantizer::quantize_row(std::span<const float> row, PackedRow out) const {
@@ -272,29 +350,43 @@ void Quantizer::quantize_affine(const float* group, PackedRow out) const {
 
 void Quantizer::quantize_mx(const float* group, PackedRow out) const {
   const bool is_fp4 = format_.mode == QuantMode::mxfp4;
-  const float largest = largest_magnitude(group, mx_group);
+  const float largest = largest_of<mx_group>(group);
   const float scale = rounded(largest / (is_fp4 ? 6.0f : 448.0f));
   const float exponent = exponent_above(dtype_, scale);
-  const float power = rounded(power_of_two(exponent));
   std::array<float, mx_group> quotients;
-  for (std::size_t idx = 0; idx < mx_group; ++idx) {
-    quotients[idx] = group[idx] / power;
+  // A power of two that every type holds, and so its reciprocal: products are
+  // quotients. Of 16-bit numbers they need no rounding but where they are so
+  // small that they become zero all the same.
+  constexpr float most_exponent = 14;
+  const bool is_plain = std::fabs(exponent) <= most_exponent;
+  if (is_plain) {
+    const float reciprocal = power_of_two(-exponent);
+    for (std::size_t idx = 0; idx < mx_group; ++idx) {
+      quotients[idx] = group[idx] * reciprocal;
+    }
+  } else {
+    const float power = rounded(power_of_two(exponent));
+    for (std::size_t idx = 0; idx < mx_group; ++idx) {
+      quotients[idx] = group[idx] / power;
+    }
+    round_to(dtype_, quotients);
   }
-  round_to(dtype_, quotients);
   std::array<std::uint8_t, mx_group> numbers;
   if (is_fp4) {
     put_fp4(quotients.data(), numbers.data());
   } else {
-    for (std::size_t idx = 0; idx < mx_group; ++idx) {
-      numbers[idx] = static_cast<std::uint8_t>(to_fp8(quotients[idx]));
-    }
+    put_fp8<mx_group>(quotients.data(), numbers.data());
   }
-  pack_numbers(numbers.data(), mx_group, format_.bits, out.packed);
+  if (is_fp4) {
+    pack_nibbles<mx_group>(numbers.data(), out.packed);
+  } else {
+    std::memcpy(out.packed, numbers.data(), mx_group);
+  }
   *out.scales = static_cast<std::byte>(static_cast<int>(exponent) + 127);
 }
 
 void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
-  const float largest = largest_magnitude(group, nvfp4_group);
+  const float largest = largest_of<nvfp4_group>(group);
   const auto scale = static_cast<std::uint8_t>(to_fp8(rounded(largest / 6.0f)));
   const float divisor = f8_e4m3_to_float(scale);
   std::array<float, nvfp4_group> quotients{};
@@ -303,11 +395,18 @@ void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
     for (std::size_t idx = 0; idx < nvfp4_group; ++idx) {
       quotients[idx] = group[idx] / divisor;
     }
-    round_to(dtype_, quotients);
+    if (dtype_ == DType::bf16) {
+      round_to_bf16(quotients.data(), nvfp4_group);
+    } else {
+      round_to(dtype_, quotients);
+    }
   }
   std::array<std::uint8_t, nvfp4_group> numbers;
-  nearest_fp4<nvfp4_group>(quotients.data(), numbers.data());
-  pack_numbers(numbers.data(), nvfp4_group, format_.bits, out.packed);
+  nearest_fp4<nvfp4_group>(
+      quotients.data(), exact_fp4_bounds, numbers.data(), [](float exact) {
+        return exact;
+      });
+  pack_nibbles<nvfp4_group>(numbers.data(), out.packed);
   *out.scales = static_cast<std::byte>(scale);
 }
 

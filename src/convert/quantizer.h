@@ -2,10 +2,10 @@
 // Packing rows of numbers as mx::quantize does on the CPU, to the bit.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "formats/safetensors.h"
 #include "qwen3_mlx/matrix.h"
@@ -61,8 +61,8 @@ class Quantizer {
   DType dtype_;
   std::size_t group_size_;
   std::size_t group_bytes_; ///< Packed.
-  /// For 16-bit types, by their bits: the number in FP4.
-  std::vector<std::uint8_t> fp4_table_;
+  /// Of mode mxfp4: the least magnitudes that become each of FP4's but zero.
+  std::array<float, 7> fp4_bounds_{};
 };
 
 } // namespace qwen3_mlx

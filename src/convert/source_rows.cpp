@@ -9,7 +9,7 @@ namespace {
 
 // Elements of a piece of work: 4 MiB as float32, so that reads and writes are
 // large and the memory of a thread is small.
-constexpr std::uint64_t chunk_elements = std::uint64_t{1} << 20;
+constexpr std::uint64_t chunk_elements = std::uint64_t{1} << 18;
 
 } // namespace
 

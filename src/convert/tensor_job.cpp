@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "convert/tensor_job.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <utility>
@@ -11,6 +12,20 @@
 #include "weights/stored_format.h"
 
 namespace qwen3_mlx {
+namespace {
+
+bool are_finite(std::span<const float> values) {
+  // Only infinities and NaN have all bits of the exponent. A maximum of
+  // integers: a sum of floats would be one chain of additions.
+  std::int32_t largest = 0;
+  for (const float value : values) {
+    largest =
+        std::max(largest, std::bit_cast<std::int32_t>(value) & 0x7FFFFFFF);
+  }
+  return largest < 0x7F800000;
+}
+
+} // namespace
 
 QuantFormat exact_format(const StoredTensor& tensor) {
   return block_format(tensor.type).value_or(QuantFormat{});
@@ -91,6 +106,7 @@ TensorJob TensorJob::quantize(
   auto job = dequantize(module, std::move(matrix), dtype);
   job.quantizer_ = std::move(quantizer);
   job.format_ = format;
+  job.is_of_dtype_ = safetensors_dtype(job.source_.tensor().type) == dtype;
   job.quantized_module_ = module;
   job.outputs_.clear();
   job.add_packed_outputs(module, format, dtype);
@@ -143,32 +159,26 @@ void TensorJob::quantize_rows(
     std::uint64_t count,
     Scratch& scratch) const {
   source_.read(first, count, scratch.source);
-  const std::span<float> values(scratch.source.values);
-  round_to(*dtype_, values);
-  // Only infinities and NaN have all bits of the exponent. Integers: a sum of
-  // floats would be one chain of additions.
-  constexpr std::uint32_t exponent = 0x7F800000u;
-  bool is_finite = true;
-  for (const float value : values) {
-    is_finite &= (std::bit_cast<std::uint32_t>(value) & exponent) != exponent;
-  }
-  if (!is_finite) {
-    const auto& weight = source_.tensor();
-    throw TensorError(
-        weight.path(),
-        printable(weight.source_name),
-        "holds NaN, infinity or what its float type cannot hold in rows " +
-            std::to_string(first) + " to " + std::to_string(first + count - 1) +
-            "; that cannot be quantized");
-  }
   const auto columns = static_cast<std::size_t>(source_.n_columns());
   for (std::size_t row = 0; row < count; ++row) {
+    const auto numbers =
+        std::span(scratch.source.values).subspan(row * columns, columns);
+    if (!is_of_dtype_) {
+      round_to(*dtype_, numbers);
+    }
+    if (!are_finite(numbers)) {
+      const auto& weight = source_.tensor();
+      throw TensorError(
+          weight.path(),
+          printable(weight.source_name),
+          "holds NaN, infinity or what its float type cannot hold in row " +
+              std::to_string(first + row) + "; that cannot be quantized");
+    }
     const auto at = [&](std::size_t idx) {
       return idx < outputs_.size()
           ? scratch.out[idx].data() + row * outputs_[idx].row_bytes
           : nullptr;
     };
-    const auto numbers = values.subspan(row * columns, columns);
     const PackedRow out{at(0), at(1), at(2)};
     if (calibrated_) {
       calibrated_->quantize_row(numbers, out);

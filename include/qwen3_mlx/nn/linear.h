@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mlx/array.h"
@@ -89,6 +90,8 @@ class MergedLinear {
       int in_dim,
       std::initializer_list<Projection> projections,
       bool has_bias = false);
+  /// Of projections that stay apart.
+  explicit MergedLinear(std::vector<Linear> parts) : parts_(std::move(parts)) {}
 
   /// x [..., in] -> [..., sum of out]
   mx::array operator()(const mx::array& x) const;
