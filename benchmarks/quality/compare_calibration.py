@@ -3,14 +3,17 @@
 """What calibration recovers of the perplexity that quantizing costs: the default
 model dequantized, then quantized with and without a text.
 
-    compare_calibration.py PROGRAM MODEL.gguf [--bits 3 4] [--targets 3.5]
-                           [--json FILE]
+    compare_calibration.py PROGRAM MODEL.gguf [--bits 3 4]
+                           [--targets 3.5 4.0 4.5] [--texts own news] [--json FILE]
 
 Perplexity is that of the first 56,000 bytes of English news in the PyPI package
 gensim (lee_background.cor), which no calibration reads: one text is the
-program's own, the other the news behind them. The exit status says whether at 3
-bits both recover 30 % of what rounding to nearest loses. Needs what
-make_reference.py needs.
+program's own, the other the news behind them. Targets are average bits a weight,
+scales included: --target-bits; 3.5 and 4.5 are the sizes of 3 and 4 bits for all.
+
+The exit status says whether at 3 bits each text recovers 30 % of what rounding to
+nearest loses, and whether each target is at least as good as the same text with
+all at the widest bits that fit it. Needs what make_reference.py needs.
 """
 
 import argparse
@@ -25,6 +28,7 @@ import make_reference
 
 CALIBRATION_BYTES = 84_000
 GROUP_SIZE = 64
+OVERHEAD = 2 * 16 / GROUP_SIZE  # bits a weight: scale and bias in float16
 LEAST_RECOVERED = 0.3
 
 
@@ -66,6 +70,14 @@ class Comparison:
     def quantize(self, name, *words) -> None:
         self.convert(name, self.folder / "float", "-q", "--q-group-size", str(GROUP_SIZE), *words)
 
+    def words(self, text) -> tuple:
+        return (self.news,) if text == "news" else ()
+
+    def is_no_worse(self, name, than) -> bool:
+        ours, theirs = (self.figures[key]["perplexity"] for key in (name, than))
+        print(f"  {name}: {ours:.2f}, {than}: {theirs:.2f}: {'no worse' if ours <= theirs else 'WORSE'}", flush=True)
+        return ours <= theirs
+
     def recovered(self, name, nearest) -> float:
         exact, lost = (self.figures[key]["perplexity"] for key in ("float", nearest))
         share = (lost - self.figures[name]["perplexity"]) / (lost - exact)
@@ -80,8 +92,9 @@ def main():
     parser.add_argument("program")
     parser.add_argument("model")
     parser.add_argument("--bits", type=int, nargs="*", default=[3, 4])
-    parser.add_argument("--targets", type=float, nargs="*", default=[3.5],
+    parser.add_argument("--targets", type=float, nargs="*", default=[3.5, 4.0, 4.5],
                         help="bits per weight on average, scales included")
+    parser.add_argument("--texts", nargs="*", default=["own", "news"], choices=["own", "news"])
     parser.add_argument("--json", help="write the figures here")
     options = parser.parse_args()
     good = True
@@ -90,13 +103,17 @@ def main():
         for bits in options.bits:
             width = ("--q-bits", str(bits))
             comparison.quantize(f"{bits}-nearest", *width)
-            for text, words in ("own", ()), ("news", (comparison.news,)):
-                comparison.quantize(f"{bits}-{text}", *width, "--calibrate", *words)
+            for text in options.texts:
+                comparison.quantize(f"{bits}-{text}", *width, "--calibrate", *comparison.words(text))
                 share = comparison.recovered(f"{bits}-{text}", f"{bits}-nearest")
                 good &= bits != 3 or share >= LEAST_RECOVERED
         for target in options.targets:
-            comparison.quantize(
-                f"{target}-average", "--target-bits", str(target), "--calibrate", comparison.news)
+            fitting = [bits for bits in options.bits if bits + OVERHEAD <= target]
+            for text in options.texts:
+                comparison.quantize(
+                    f"{target}-average-{text}", "--target-bits", str(target), "--calibrate", *comparison.words(text))
+                if fitting:
+                    good &= comparison.is_no_worse(f"{target}-average-{text}", f"{max(fitting)}-{text}")
     if options.json:
         Path(options.json).write_text(json.dumps(comparison.figures, indent=1) + "\n")
     sys.exit(not good)

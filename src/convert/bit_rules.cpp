@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdlib>
-#include <cstdio>
 #include <map>
 #include <set>
 #include <utility>
@@ -147,9 +145,8 @@ class Measurement {
 
   double of_one(std::size_t which, int bits) {
     return meter_.damage(choices_[which].layer, [&](const std::string& module) {
-      return weights(module, [&](std::size_t idx) {
-        return idx == which ? bits : 0;
-      });
+      return weights(
+          module, [&](std::size_t idx) { return idx == which ? bits : 0; });
     });
   }
 
@@ -178,8 +175,7 @@ class Measurement {
 
   /// The two stacks of experts are given together.
   template <class BitsOf>
-  bool
-  sibling_changes(const std::string& module, const BitsOf& bits_of) const {
+  bool sibling_changes(const std::string& module, const BitsOf& bits_of) const {
     constexpr std::string_view gate = "switch_mlp.gate_proj";
     constexpr std::string_view up = "switch_mlp.up_proj";
     const bool is_gate = module.ends_with(gate);
@@ -242,21 +238,11 @@ std::vector<ModuleRule> bit_rules(
   for (const auto& allocation : allocations) {
     const double damage =
         allocations.size() == 1 ? 0 : measurement.of_all(allocation);
-    if (getenv("DBG")) {
-      std::map<int, int> h;
-      for (auto w : allocation) h[bit_widths[w]]++;
-      fprintf(stderr, "plan predicted %g measured %g bits %g:", total_damage(candidates, allocation), damage, mean_bits(candidates, allocation));
-      for (auto [b, n] : h) fprintf(stderr, " %d:%d", b, n);
-      fprintf(stderr, "\n");
-    }
     if (best == nullptr || damage < least_damage) {
       best = &allocation;
       least_damage = damage;
     }
   }
-  if (getenv("DBG"))
-    for (std::size_t idx = 0; idx < choices.size(); ++idx)
-      fprintf(stderr, "%s %d %g %g %g\n", choices[idx].module.c_str(), bit_widths[(*best)[idx]], candidates[idx].damages[0], candidates[idx].damages[1], candidates[idx].damages[2]);
   std::vector<ModuleRule> rules;
   for (std::size_t idx = 0; idx < choices.size(); ++idx) {
     auto format = choices[idx].format;

@@ -106,15 +106,15 @@ int CalibrationRun::n_layers() const {
 void CalibrationRun::rewind() {
   layer_idx_ = 0;
   cache_ = model_.make_cache();
-  hidden_ = with_decoder(
-      model_, [&](const auto& model) { return model.model.embed_tokens(tokens_); });
+  hidden_ = with_decoder(model_, [&](const auto& model) {
+    return model.model.embed_tokens(tokens_);
+  });
   mx::eval(hidden_);
 }
 
 template <class Block>
-InputMoments CalibrationRun::run_layer(
-    const std::vector<Block>& layers,
-    MomentKind kind) {
+InputMoments
+CalibrationRun::run_layer(const std::vector<Block>& layers, MomentKind kind) {
   const auto& layer = layers[static_cast<std::size_t>(layer_idx_)];
   const auto prefix = "model.layers." + std::to_string(layer_idx_) + ".";
   const std::vector<Segment> segments{

@@ -72,8 +72,8 @@ class Replacer {
     if (!weight) {
       return false;
     }
-    linear = Linear(
-        matrix_of(*std::move(weight), linear.matrix()), linear.bias());
+    linear =
+        Linear(matrix_of(*std::move(weight), linear.matrix()), linear.bias());
     return true;
   }
   void replace(Attention& attention) const {
@@ -81,8 +81,8 @@ class Replacer {
     changed |= replace(attention.k_proj, "self_attn.k_proj");
     changed |= replace(attention.v_proj, "self_attn.v_proj");
     if (changed) {
-      attention.qkv_proj = MergedLinear(
-          {attention.q_proj, attention.k_proj, attention.v_proj});
+      attention.qkv_proj =
+          MergedLinear({attention.q_proj, attention.k_proj, attention.v_proj});
     }
     replace(attention.o_proj, "self_attn.o_proj");
   }
@@ -119,7 +119,8 @@ mx::array log_softmax(const mx::array& logits) {
 } // namespace
 
 DamageMeter::DamageMeter(const Model& model, const mx::array& tokens)
-    : model_(model), tokens_(tokens), log_probs_(mx::zeros({0})) {
+    : model_(model), tokens_(tokens), probs_(mx::zeros({0})),
+      log_probs_(mx::zeros({0})) {
   length_ = std::min(most_length, tokens.shape(0));
   n_pieces_ = std::min(most_pieces, tokens.shape(0) / length_);
   tokens_ = pieces_of(tokens, n_pieces_, length_);
@@ -144,7 +145,8 @@ DamageMeter::DamageMeter(const Model& model, const mx::array& tokens)
   });
   log_probs_ = log_softmax(
       logits(hidden_.back(), static_cast<int>(hidden_.size()) - 1, own));
-  mx::eval(log_probs_);
+  probs_ = mx::exp(log_probs_);
+  mx::eval(probs_, log_probs_);
 }
 
 mx::array DamageMeter::logits(
@@ -167,11 +169,10 @@ mx::array DamageMeter::logits(
     const auto x = decoder.model.norm(take_rows(hidden, &rows_));
     if (decoder.lm_head) {
       const auto weight = weights("lm_head");
-      return weight
-          ? Linear(
-                matrix_of(*weight, decoder.lm_head->matrix()),
-                decoder.lm_head->bias())(x)
-          : (*decoder.lm_head)(x);
+      return weight ? Linear(
+                          matrix_of(*weight, decoder.lm_head->matrix()),
+                          decoder.lm_head->bias())(x)
+                    : (*decoder.lm_head)(x);
     }
     const auto& table = decoder.model.embed_tokens;
     const auto weight = weights("model.embed_tokens");
@@ -188,9 +189,8 @@ double DamageMeter::damage(int first_layer, const Weights& weights) const {
     }
   }
   const auto changed = log_softmax(logits(hidden, first_layer, weights));
-  auto divergence = mx::mean(mx::sum(
-      mx::multiply(mx::exp(log_probs_), mx::subtract(log_probs_, changed)),
-      -1));
+  auto divergence = mx::mean(
+      mx::sum(mx::multiply(probs_, mx::subtract(log_probs_, changed)), -1));
   return std::max(0.0, static_cast<double>(divergence.item<float>()));
 }
 

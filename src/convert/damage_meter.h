@@ -31,8 +31,8 @@ class DamageMeter {
   double damage(int first_layer, const Weights& weights) const;
 
  private:
-  mx::array logits(mx::array hidden, int first_layer, const Weights& weights)
-      const;
+  mx::array
+  logits(mx::array hidden, int first_layer, const Weights& weights) const;
 
   Model model_;
   mx::array tokens_; ///< [pieces * length]
@@ -41,7 +41,8 @@ class DamageMeter {
   std::vector<int> rows_;         ///< Of tokens_: whose predictions count.
   std::vector<mx::array> hidden_; ///< [tokens, hidden_size] before each layer,
                                   ///< and behind the last.
-  mx::array log_probs_; ///< [rows, vocab_size] of the model's own.
+  mx::array probs_;               ///< [rows, vocab_size] of the model's own.
+  mx::array log_probs_;           ///< Their logarithms.
 };
 
 } // namespace qwen3_mlx

@@ -63,16 +63,24 @@ std::uint32_t to_fp8(float value) {
   return sign | static_cast<std::uint32_t>(code);
 }
 
+/// Apart from what makes the codes: GCC makes good vectors of either loop, not
+/// of both in one.
+template <std::size_t count>
+void put_low_bytes(
+    const std::array<std::uint32_t, count>& codes,
+    std::uint8_t* out) {
+  for (std::size_t idx = 0; idx < count; ++idx) {
+    out[idx] = static_cast<std::uint8_t>(codes[idx]);
+  }
+}
+
 template <std::size_t count>
 void put_fp8(const float* values, std::uint8_t* out) {
-  // Narrowed apart: GCC makes vectors of either loop, not of both in one.
   std::array<std::uint32_t, count> codes;
   for (std::size_t idx = 0; idx < count; ++idx) {
     codes[idx] = to_fp8(values[idx]);
   }
-  for (std::size_t idx = 0; idx < count; ++idx) {
-    out[idx] = static_cast<std::uint8_t>(codes[idx]);
-  }
+  put_low_bytes<count>(codes, out);
 }
 
 /// The nearest of FP4's 16 numbers, the first of several; differences are
@@ -137,6 +145,7 @@ void nearest_fp4(
   for (std::size_t idx = 0; idx < limits.size(); ++idx) {
     limits[idx] = std::bit_cast<std::int32_t>(bounds[idx]) - 1;
   }
+  std::array<std::uint32_t, count> codes;
   constexpr auto far = std::bit_cast<std::int32_t>(8.0f);
   std::int32_t largest = 0;
   for (std::size_t idx = 0; idx < count; ++idx) {
@@ -149,9 +158,10 @@ void nearest_fp4(
         (magnitude > limits[3]) + (magnitude > limits[4]) +
         (magnitude > limits[5]) + (magnitude > limits[6]);
     const std::int32_t sign = (bits >> 28) & 8 & -(magnitude > limits[0]);
-    out[idx] = static_cast<std::uint8_t>(code | sign);
+    codes[idx] = static_cast<std::uint32_t>(code | sign);
     largest = std::max(largest, magnitude);
   }
+  put_low_bytes<count>(codes, out);
   if (largest < far) {
     return;
   }

@@ -94,7 +94,7 @@ class TensorJob {
   QuantFormat format_;
   std::string quantized_module_;
   std::optional<DType> dtype_; ///< Nothing: bytes are copied.
-  bool is_of_dtype_ = false; ///< The source holds numbers of dtype_.
+  bool is_of_dtype_ = false;   ///< The source holds numbers of dtype_.
   bool repacks_ = false;
   std::vector<OutputTensor> outputs_;
 };

@@ -61,13 +61,35 @@ std::vector<std::byte> bytes_of(mx::array array) {
   return bytes;
 }
 
-class QuantizerIsMlx : public ::testing::TestWithParam<Case> {};
+/// Groups that hold each number of a 16-bit type up to `largest`, of either
+/// sign, beside `largest` itself, so that all have the same scale.
+std::vector<float>
+all_values(DType dtype, float largest, std::size_t group_size) {
+  std::vector<float> values;
+  for (std::uint32_t bits = 0; bits < 1u << 16; ++bits) {
+    const auto half = static_cast<std::uint16_t>(bits);
+    const float value =
+        dtype == DType::f16 ? f16_to_float(half) : bf16_to_float(half);
+    if (!(std::fabs(value) <= largest)) {
+      continue;
+    }
+    if (values.size() % group_size == 0) {
+      values.push_back(largest);
+    }
+    values.push_back(value);
+  }
+  while (values.size() % (128 * 16) != 0) {
+    values.push_back(0);
+  }
+  return values;
+}
 
-TEST_P(QuantizerIsMlx, ToTheBit) {
-  const auto [format, dtype] = GetParam();
-  constexpr int rows = 96;
-  constexpr int columns = 384;
-  const auto values = hard_values(rows * columns, dtype);
+void expect_same_as_mlx(
+    const QuantFormat& format,
+    DType dtype,
+    const std::vector<float>& values,
+    int columns) {
+  const int rows = static_cast<int>(values.size()) / columns;
   const mx::array plain(values.data(), {rows, columns}, mx::float32);
   const auto typed = mx::astype(plain, mlx_dtype(dtype), mx::Device::cpu);
   const auto expected = mx::quantize(
@@ -83,14 +105,16 @@ TEST_P(QuantizerIsMlx, ToTheBit) {
     found.emplace_back(part.nbytes());
   }
   const Quantizer quantizer(format, dtype);
-  for (std::size_t row = 0; row < rows; ++row) {
+  const auto n_rows = static_cast<std::size_t>(rows);
+  const auto n_columns = static_cast<std::size_t>(columns);
+  for (std::size_t row = 0; row < n_rows; ++row) {
     const auto at = [&](std::size_t idx) {
       return idx < found.size()
-          ? found[idx].data() + row * found[idx].size() / rows
+          ? found[idx].data() + row * found[idx].size() / n_rows
           : nullptr;
     };
     quantizer.quantize_row(
-        std::span(values).subspan(row * columns, columns),
+        std::span(values).subspan(row * n_columns, n_columns),
         {at(0), at(1), at(2)});
   }
   for (std::size_t idx = 0; idx < expected.size(); ++idx) {
@@ -100,6 +124,28 @@ TEST_P(QuantizerIsMlx, ToTheBit) {
       differ += bytes[pos] != found[idx][pos] ? 1 : 0;
     }
     EXPECT_EQ(differ, 0u) << "part " << idx << " of " << bytes.size();
+  }
+}
+
+class QuantizerIsMlx : public ::testing::TestWithParam<Case> {};
+
+TEST_P(QuantizerIsMlx, ToTheBit) {
+  const auto [format, dtype] = GetParam();
+  expect_same_as_mlx(format, dtype, hard_values(96 * 384, dtype), 384);
+}
+
+// These know where in a 16-bit type one of their numbers ends and the next
+// begins.
+class FpQuantizerIsMlx : public ::testing::TestWithParam<Case> {};
+
+TEST_P(FpQuantizerIsMlx, ForEveryNumberOfSixteenBits) {
+  const auto [format, dtype] = GetParam();
+  const auto group_size = static_cast<std::size_t>(format.group_size);
+  const float top = format.mode == QuantMode::mxfp8 ? 448.0f : 6.0f;
+  // Scales near one, far below and far above.
+  for (const float size : {1.0f, 0.75f, 0x1p-9f, 0x1p-17f, 0x1p6f}) {
+    const auto values = all_values(dtype, top * size, group_size);
+    expect_same_as_mlx(format, dtype, values, 128);
   }
 }
 
@@ -118,6 +164,14 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
+std::vector<Case> fp_cases() {
+  auto cases = all_cases();
+  std::erase_if(cases, [](const Case& each) {
+    return each.format.mode == QuantMode::affine || each.dtype == DType::f32;
+  });
+  return cases;
+}
+
 std::string name_of_case(const ::testing::TestParamInfo<Case>& tested) {
   const auto& format = tested.param.format;
   return std::string(to_string(format.mode)) + "_" +
@@ -129,6 +183,12 @@ INSTANTIATE_TEST_SUITE_P(
     Formats,
     QuantizerIsMlx,
     ::testing::ValuesIn(all_cases()),
+    name_of_case);
+
+INSTANTIATE_TEST_SUITE_P(
+    Formats,
+    FpQuantizerIsMlx,
+    ::testing::ValuesIn(fp_cases()),
     name_of_case);
 
 TEST(Half, EveryValueOfFloat16AndBfloat16ComesBack) {
