@@ -33,7 +33,8 @@ struct CalibrationOptions {
   int sequence_length = 512; ///< Tokens that are read together.
   int max_tokens = 8192;     ///< Of the text's beginning.
   /// Bits per weight, scales and biases among them, that the quantized matrices
-  /// have on average: each gets 2, 3, 4, 5, 6 or 8 bits by what its errors do.
+  /// have on average: each gets 2, 3, 4, 5, 6 or 8 bits, by what its errors
+  /// do to the model's predictions.
   /// Absent: all get what `quantize` says.
   std::optional<double> target_bits = std::nullopt;
 };

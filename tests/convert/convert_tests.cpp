@@ -202,7 +202,7 @@ TEST_F(Convert, NumbersThatAreNotFiniteAreNamed) {
     FAIL();
   } catch (const TensorError& error) {
     EXPECT_EQ(error.tensor(), name);
-    EXPECT_THAT(error.what(), HasSubstr("rows 0 to"));
+    EXPECT_THAT(error.what(), HasSubstr("in row 0;"));
   }
   EXPECT_FALSE(fs::exists(target()));
 }
