@@ -86,6 +86,11 @@ class Model {
   /// segments, tokens and rows do not fit together.
   mx::array forward(const StepInput& step) const;
 
+  /// Whether a step of one new token of each of several sequences is recorded
+  /// and replayed (on NVIDIA GPUs, by this project's kernels). There it should
+  /// come without longer segments, and in few different numbers of sequences.
+  bool replays_decode_steps() const;
+
   /// The typed model behind the handle, as qwen3::Model, or null when the
   /// architecture is another.
   template <class T>

@@ -138,8 +138,10 @@ std::optional<TimePoint> Engine::busy_since() const {
 
 void Engine::run() {
   try {
-    runner_ =
-        std::make_unique<Runner>(model_, layout_.make(memory_.num_blocks));
+    runner_ = std::make_unique<Runner>(
+        model_,
+        layout_.make(memory_.num_blocks),
+        options_.decodes_apart.value_or(model_.replays_decode_steps()));
     restore_prefixes();
     while (!is_stopping_) {
       const bool idle = scheduler_.idle();

@@ -39,6 +39,9 @@ struct EngineOptions {
   std::string arithmetic;
   /// Called on the engine's thread with what an operator may want to know.
   std::function<void(const std::string&)> notice;
+  /// Whether sequences that decode pass through the model apart from prompts;
+  /// absent: where the model replays such steps.
+  std::optional<bool> decodes_apart;
   MemoryOptions memory;
   CacheOptions kv; ///< Rotating caches are not shared.
 };

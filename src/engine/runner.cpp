@@ -20,6 +20,11 @@ std::span<const std::uint32_t> tokens_of(const Chunk& chunk) {
           static_cast<std::size_t>(chunk.length));
 }
 
+// Whether the chunk is the last token of a sequence that goes on.
+bool is_decoding(const Chunk& chunk) {
+  return chunk.length == 1 && chunk.begin > 0 && chunk.wants_token();
+}
+
 mx::array take_rows(const mx::array& x, const std::vector<int>& rows) {
   if (static_cast<int>(rows.size()) == x.shape(0)) {
     return x; // rows are ascending: these are all
@@ -45,8 +50,19 @@ struct Runner::Group {
   std::vector<int> rows;
 };
 
-Runner::Runner(Model model, std::unique_ptr<KvStorage> storage)
-    : model_(std::move(model)), storage_(std::move(storage)) {}
+/// What goes through the model in one go.
+struct Runner::Pass {
+  std::vector<std::uint32_t> tokens;
+  std::vector<Segment> segments;
+  std::vector<int> logits_rows;
+};
+
+Runner::Runner(
+    Model model,
+    std::unique_ptr<KvStorage> storage,
+    bool decodes_apart)
+    : model_(std::move(model)), storage_(std::move(storage)),
+      decodes_apart_(decodes_apart), fillers_(model_) {}
 
 Runner::~Runner() = default;
 
@@ -144,33 +160,78 @@ read_logprobs(const LogProbs& from, int row, std::uint32_t id, int num_top) {
 
 } // namespace
 
-std::vector<TokenResult> Runner::run(std::span<const Chunk> chunks) {
-  std::vector<std::uint32_t> tokens;
-  std::vector<Segment> segments;
-  std::vector<int> logits_rows;
-  std::vector<const Chunk*> rows;
+Runner::Pass Runner::prepare(std::span<const Chunk> chunks) {
+  Pass pass;
   for (const auto& chunk : chunks) {
     const auto piece = tokens_of(chunk);
-    tokens.insert(tokens.end(), piece.begin(), piece.end());
-    segments.push_back(
+    pass.tokens.insert(pass.tokens.end(), piece.begin(), piece.end());
+    pass.segments.push_back(
         {.cache = storage_->caches_for(chunk),
          .length = chunk.length,
          .prompt_length = chunk.sequence->size()});
     if (chunk.wants_token()) {
-      logits_rows.push_back(static_cast<int>(tokens.size()) - 1);
-      rows.push_back(&chunk);
+      pass.logits_rows.push_back(static_cast<int>(pass.tokens.size()) - 1);
     }
   }
-  const auto logits = model_.forward(
-      {mx::array(tokens.begin(), {static_cast<int>(tokens.size())}, mx::uint32),
-       segments,
-       logits_rows});
+  return pass;
+}
 
+mx::array Runner::forward(Pass pass) const {
+  const auto length = static_cast<int>(pass.tokens.size());
+  return model_.forward(
+      {mx::array(pass.tokens.begin(), {length}, mx::uint32),
+       std::move(pass.segments),
+       std::move(pass.logits_rows)});
+}
+
+mx::array Runner::decode(Pass pass) {
+  const auto num_wanted = static_cast<int>(pass.tokens.size());
+  const int num_rows = filled_batch(num_wanted);
+  for (auto& segment : fillers_.segments(num_rows - num_wanted)) {
+    pass.logits_rows.push_back(static_cast<int>(pass.tokens.size()));
+    pass.tokens.push_back(0);
+    pass.segments.push_back(std::move(segment));
+  }
+  const auto logits = forward(std::move(pass));
+  return num_rows == num_wanted
+      ? logits
+      : mx::slice(logits, {0, 0}, {num_wanted, logits.shape(1)});
+}
+
+std::vector<TokenResult> Runner::run(std::span<const Chunk> chunks) {
+  // A plan begins with the sequences that decode.
+  const auto first_prompt = decodes_apart_
+      ? std::find_if_not(chunks.begin(), chunks.end(), is_decoding)
+      : chunks.begin();
+  const auto num_decoding =
+      static_cast<std::size_t>(first_prompt - chunks.begin());
+  std::vector<mx::array> passes;
   std::vector<mx::array> wanted;
-  for (const auto& segment : segments) {
-    for (const auto& cache : segment.cache) {
-      const auto pending = cache.store().pending();
-      wanted.insert(wanted.end(), pending.begin(), pending.end());
+  const auto note_writes = [&](const Pass& pass) {
+    for (const auto& segment : pass.segments) {
+      for (const auto& cache : segment.cache) {
+        const auto pending = cache.store().pending();
+        wanted.insert(wanted.end(), pending.begin(), pending.end());
+      }
+    }
+  };
+  if (num_decoding > 0) {
+    const auto pass = prepare(chunks.first(num_decoding));
+    passes.push_back(decode(pass));
+    note_writes(pass);
+  }
+  if (num_decoding < chunks.size()) {
+    const auto pass = prepare(chunks.subspan(num_decoding));
+    passes.push_back(forward(pass));
+    note_writes(pass);
+  }
+  const auto logits =
+      passes.size() == 1 ? passes.front() : mx::concatenate(passes, 0);
+
+  std::vector<const Chunk*> rows;
+  for (const auto& chunk : chunks) {
+    if (chunk.wants_token()) {
+      rows.push_back(&chunk);
     }
   }
   if (rows.empty()) {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
-// Computes what the scheduler planned: one forward pass over the chunks of many
+// Computes what the scheduler planned: a forward pass over the chunks of many
 // sequences, and the next token of each that wants one. It holds no queues and
 // takes no decisions.
 #pragma once
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
+#include "engine/filler_rows.h"
 #include "engine/kv_storage.h"
 #include "engine/scheduler.h"
 #include "qwen3_mlx/generate.h"
@@ -33,7 +35,10 @@ struct TokenResult {
 /// Belongs to the engine's thread.
 class Runner {
  public:
-  Runner(Model model, std::unique_ptr<KvStorage> storage);
+  /// With `decodes_apart`, sequences that get their next token pass through the
+  /// model apart from prompts, in numbers that filled_batch() allows: for a
+  /// model that records such steps.
+  Runner(Model model, std::unique_ptr<KvStorage> storage, bool decodes_apart);
   ~Runner();
 
   /// Throws InvalidArgument naming the parameter that is out of range.
@@ -54,12 +59,18 @@ class Runner {
  private:
   struct Row;
   struct Group;
+  struct Pass;
+  Pass prepare(std::span<const Chunk> chunks);
+  mx::array forward(Pass pass) const;
+  mx::array decode(Pass pass);
   std::vector<Group> groups_of(std::span<const Chunk* const> rows) const;
   void add_logprobs(const mx::array& logits, std::vector<TokenResult>& results)
       const;
 
   Model model_;
   std::unique_ptr<KvStorage> storage_;
+  bool decodes_apart_;
+  FillerRows fillers_;
   std::unordered_map<SequenceId, Row> rows_;
   int steps_since_clearing_ = 0;
 };

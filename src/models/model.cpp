@@ -237,6 +237,10 @@ mx::array Model::forward(const StepInput& step) const {
   return state_->impl->forward(step);
 }
 
+bool Model::replays_decode_steps() const {
+  return state_->replay && state_->replay->replays();
+}
+
 mx::array
 Model::operator()(const mx::array& tokens, std::vector<KVCache>& cache) const {
   require(

@@ -64,6 +64,17 @@ bool DecodeReplay::fits(const StepInput& step) const {
          });
 }
 
+// Locked by the caller.
+DecodeReplay::Entry& DecodeReplay::entry_of(const Key& key) {
+  if (entries_.size() >= max_graphs && !entries_.contains(key)) {
+    entries_.erase(std::ranges::min_element(
+        entries_, {}, [](const auto& each) { return each.second.last_use; }));
+  }
+  auto& entry = entries_[key];
+  entry.last_use = ++num_uses_;
+  return entry;
+}
+
 mx::array DecodeReplay::forward(
     const StepInput& step,
     const std::function<mx::array(const StepInput&)>& build) {
@@ -80,10 +91,7 @@ mx::array DecodeReplay::forward(
   bool records = false;
   {
     const std::lock_guard lock(mutex_);
-    if (entries_.size() >= max_graphs && !entries_.contains(key)) {
-      entries_.clear();
-    }
-    auto& entry = entries_[key];
+    auto& entry = entry_of(key);
     graph = entry.graph;
     records =
         !graph && !entry.cannot && ++entry.num_seen >= seen_before_recording;
@@ -97,7 +105,7 @@ mx::array DecodeReplay::forward(
   if (records) {
     graph = cuda::StepGraph::record(step.tokens, logits, form);
     const std::lock_guard lock(mutex_);
-    auto& entry = entries_[key];
+    auto& entry = entry_of(key);
     entry.cannot = graph == nullptr;
     entry.graph = std::move(graph);
   }

@@ -25,6 +25,10 @@ class DecodeReplay {
  public:
   explicit DecodeReplay(const ModelArgs& args);
 
+  /// Whether steps of this model can be replayed at all.
+  bool replays() const {
+    return has_lasting_rope_;
+  }
   /// Logits of the step; `build` makes its operations.
   mx::array forward(
       const StepInput& step,
@@ -38,9 +42,11 @@ class DecodeReplay {
     int num_seen = 0; // before it was recorded
     std::shared_ptr<cuda::StepGraph> graph;
     bool cannot = false;
+    std::uint64_t last_use = 0;
   };
 
   bool fits(const StepInput& step) const;
+  Entry& entry_of(const Key& key);
   std::optional<mx::array>
   replay(cuda::StepGraph& graph, const StepInput& step) const;
 
@@ -51,6 +57,7 @@ class DecodeReplay {
   int head_dim_;
   std::mutex mutex_;
   std::map<Key, Entry> entries_; // by mutex_
+  std::uint64_t num_uses_ = 0;   // by mutex_
 };
 
 } // namespace qwen3_mlx

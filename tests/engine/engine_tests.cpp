@@ -108,6 +108,9 @@ class EngineTest : public ::testing::TestWithParam<Kernels> {
     return request;
   }
 
+  // Submits requests of many kinds at once; each gets the tokens of its own.
+  void expect_each_as_alone(int count, const EngineOptions& options);
+
   // What Generate says, alone.
   std::vector<std::uint32_t> solo(const Request& request) {
     std::vector<KVCache> cache;
@@ -167,13 +170,8 @@ mixed_requests(int count, const Tokenizer& tokenizer, unsigned seed = 1) {
   return requests;
 }
 
-TEST_P(EngineTest, ManyAtOnceSayWhatEachSaysAlone) {
-  const auto requests = mixed_requests(24, *tiny_.tokenizer);
-  EngineOptions options;
-  options.max_running = 8;
-  options.max_step_tokens = 96;
-  // So few blocks that some have to be computed again.
-  options.max_context = 512;
+void EngineTest::expect_each_as_alone(int count, const EngineOptions& options) {
+  const auto requests = mixed_requests(count, *tiny_.tokenizer);
   auto& engine = start(options);
   for (const auto& request : requests) {
     engine.submit(request);
@@ -191,6 +189,23 @@ TEST_P(EngineTest, ManyAtOnceSayWhatEachSaysAlone) {
     return stats.num_running == 0 &&
         stats.num_available_blocks == stats.num_blocks;
   });
+}
+
+TEST_P(EngineTest, ManyAtOnceSayWhatEachSaysAlone) {
+  EngineOptions options;
+  options.max_running = 8;
+  options.max_step_tokens = 96;
+  // So few blocks that some have to be computed again.
+  options.max_context = 512;
+  expect_each_as_alone(24, options);
+}
+
+TEST_P(EngineTest, DecodingApartFromPromptsChangesNothing) {
+  EngineOptions options;
+  options.max_running = 12; // more than 8 are filled up to 16
+  options.max_step_tokens = 96;
+  options.decodes_apart = true;
+  expect_each_as_alone(40, options);
 }
 
 TEST_P(EngineTest, ChoicesDifferBySeedOnly) {
