@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <map>
 #include <set>
 #include <utility>
@@ -207,6 +208,7 @@ std::vector<ModuleRule> bit_rules(
     return {};
   }
   std::vector<BitCandidate> candidates;
+  candidates.reserve(choices.size());
   for (const auto& choice : choices) {
     candidates.push_back(
         {.n_elements = choice.matrix.n_rows() * choice.matrix.n_columns(),
@@ -233,20 +235,21 @@ std::vector<ModuleRule> bit_rules(
   for (std::size_t least = 0; least <= *uniform; ++least) {
     allocations.insert(allocate_bits(candidates, target, least));
   }
-  const BitAllocation* best = nullptr;
-  double least_damage = 0;
-  for (const auto& allocation : allocations) {
-    const double damage =
-        allocations.size() == 1 ? 0 : measurement.of_all(allocation);
-    if (best == nullptr || damage < least_damage) {
-      best = &allocation;
-      least_damage = damage;
+  BitAllocation best = *allocations.begin();
+  if (allocations.size() > 1) {
+    double least_damage = std::numeric_limits<double>::infinity();
+    for (const auto& allocation : allocations) {
+      const double damage = measurement.of_all(allocation);
+      if (damage < least_damage) {
+        least_damage = damage;
+        best = allocation;
+      }
     }
   }
   std::vector<ModuleRule> rules;
   for (std::size_t idx = 0; idx < choices.size(); ++idx) {
     auto format = choices[idx].format;
-    format.bits = bit_widths[(*best)[idx]];
+    format.bits = bit_widths[best[idx]];
     rules.push_back({choices[idx].module, format});
   }
   return rules;

@@ -91,8 +91,7 @@ CalibrationRun::CalibrationRun(
     const std::filesystem::path& path,
     const CalibrationOptions& options)
     : model_(load_model(path, load_options())), tokens_(mx::zeros({0})),
-      n_sequences_(0), length_(options.sequence_length),
-      hidden_(mx::zeros({0})) {
+      length_(options.sequence_length), hidden_(mx::zeros({0})) {
   const auto ids = tokens_of(path, options, model_.args().vocab_size);
   n_sequences_ = static_cast<int>(ids.size()) / length_;
   tokens_ = mx::array(ids.begin(), {static_cast<int>(ids.size())}, mx::uint32);

@@ -56,7 +56,7 @@ class CalibrationRun {
   Model model_;
   ThreadPool pool_;
   mx::array tokens_; ///< [sequences * length]
-  int n_sequences_;
+  int n_sequences_ = 0;
   int length_;
   int layer_idx_ = 0;
   mx::array hidden_; ///< [tokens, hidden_size] before layer layer_idx_.

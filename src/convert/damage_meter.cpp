@@ -19,6 +19,7 @@ constexpr int most_length = 64;
 /// The pieces' tokens after each other, spread over all of them.
 mx::array pieces_of(const mx::array& tokens, int n_pieces, int length) {
   std::vector<mx::array> pieces;
+  pieces.reserve(static_cast<std::size_t>(n_pieces));
   const int spacing = tokens.shape(0) / n_pieces;
   for (int idx = 0; idx < n_pieces; ++idx) {
     pieces.push_back(

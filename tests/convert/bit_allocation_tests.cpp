@@ -72,7 +72,8 @@ TEST_P(BitAllocationTest, NeverWorseThanTheWidestThatAllCanHave) {
   // badly.
   for (const std::size_t count : {1u, 2u, 3u, 7u, 40u}) {
     const auto candidates = random_candidates(random_, count, false);
-    for (double target = 2.5; target < 9; target += 0.25) {
+    for (int quarters = 10; quarters < 36; ++quarters) {
+      const double target = quarters / 4.0;
       const auto width = widest_uniform(candidates, target);
       ASSERT_TRUE(width);
       const auto limit = total_damage(candidates, uniform(count, *width));
@@ -90,7 +91,8 @@ TEST_P(BitAllocationTest, NeverWorseThanTheWidestThatAllCanHave) {
 TEST_P(BitAllocationTest, MoreBitsNeverDoMoreDamage) {
   const auto candidates = random_candidates(random_, 40, true);
   double last = total_damage(candidates, uniform(40, 0));
-  for (double target = 2.5; target < 9; target += 0.1) {
+  for (int tenths = 25; tenths < 90; ++tenths) {
+    const double target = tenths / 10.0;
     const auto found =
         total_damage(candidates, allocate_bits(candidates, target, 0));
     EXPECT_LE(found, last * (1 + slack)) << target;

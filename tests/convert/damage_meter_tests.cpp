@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "convert/source.h"
 #include "testing/tiny_model.h"
@@ -21,12 +22,12 @@ class DamageMeterTest
   DamageMeterTest()
       : golden_(testing::load_tiny_case(
             testing::parity_goldens(),
-            std::get<0>(GetParam()))) {
+            std::get<0>(GetParam()))),
+        n_layers_(nlohmann::json::parse(golden_.config)["num_hidden_layers"]) {
     mx::set_default_device(mx::Device::cpu);
     testing::write_tiny_checkpoint(golden_, folder_.path());
     const auto [args, checkpoint] =
         open_source(folder_.path(), folder_.path() / "target");
-    n_layers_ = args.num_hidden_layers;
     for (const auto& [name, tensor] : checkpoint.tensors()) {
       const std::string leaf = ".weight";
       if (!name.ends_with(leaf) || tensor.shape.size() < 2) {
@@ -63,9 +64,9 @@ class DamageMeterTest
   }
 
   testing::TinyCase golden_;
+  int n_layers_;
   testing::TempDir folder_;
   std::map<std::string, mx::array> weights_;
-  int n_layers_ = 0;
 };
 
 TEST_P(DamageMeterTest, TheModelsOwnWeightsDoNone) {
