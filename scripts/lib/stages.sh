@@ -210,7 +210,7 @@ stage_parsers_asan() {
 # that a limit on time leaves what ran until then. Those that parse outside
 # bytes come first. (tests/cli starts the program, which qemu would not run.)
 test_components() {
-  local preset="$1" component
+  local preset="$1" component status=0
   build_preset "$preset" --target help >/dev/null
   for component in formats weights kernels base tokenizer chat sampling nn \
     generate models engine convert server api; do
@@ -220,8 +220,9 @@ test_components() {
       --target "tests/$component/all" | ninja_progress
     note "$component"
     run_ctest "$preset/tests/$component" -LE 'long|install|process' \
-      --timeout 600 --no-tests=ignore
+      --timeout 600 --no-tests=ignore || status=1
   done
+  return "$status"
 }
 
 stage_asan() {
@@ -231,6 +232,7 @@ stage_asan() {
 
 stage_tsan() {
   ensure_default_model
+  export TSAN_OPTIONS="suppressions=$root/tests/tsan_suppressions.txt"
   test_components tsan
 }
 
