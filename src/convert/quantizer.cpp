@@ -18,6 +18,7 @@ constexpr std::size_t max_group = 128;
 // Known when compiled, so that loops over a group are vector code throughout.
 constexpr std::size_t mx_group = 32;
 constexpr std::size_t nvfp4_group = 16;
+constexpr std::size_t most_nvfp4_groups = 16; // a vector of bytes
 
 std::uint16_t narrow_bits(DType dtype, float value) {
   return dtype == DType::f16 ? float_to_f16(value) : float_to_bf16(value);
@@ -214,15 +215,6 @@ float largest_of(const float* values) {
   return std::bit_cast<float>(largest);
 }
 
-/// round_to() bfloat16 of numbers that are not NaN.
-void round_to_bf16(float* values, std::size_t count) {
-  for (std::size_t idx = 0; idx < count; ++idx) {
-    const auto bits = std::bit_cast<std::uint32_t>(values[idx]);
-    values[idx] = std::bit_cast<float>(
-        (bits + 0x7FFFu + (bits >> 16 & 1u)) & 0xFFFF0000u);
-  }
-}
-
 } // namespace
 
 float largest_magnitude(const float* values, std::size_t count) {
@@ -301,6 +293,21 @@ inline float Quantizer::rounded(float value) const {
                               : widen_bits(dtype_, narrow_bits(dtype_, value));
 }
 
+/// round_to(), where bfloat16, which most checkpoints hold, becomes vector
+/// code.
+template <std::size_t count>
+void Quantizer::round_finite(std::array<float, count>& values) const {
+  if (dtype_ != DType::bf16) {
+    round_to(dtype_, values);
+    return;
+  }
+  for (float& value : values) {
+    const auto bits = std::bit_cast<std::uint32_t>(value);
+    value = std::bit_cast<float>(
+        (bits + 0x7FFFu + (bits >> 16 & 1u)) & 0xFFFF0000u);
+  }
+}
+
 void Quantizer::put_fp4(const float* values, std::uint8_t* out) const {
   nearest_fp4<mx_group>(values, fp4_bounds_, out, [&](float difference) {
     return rounded(difference);
@@ -311,13 +318,21 @@ void Quantizer::quantize_row(std::span<const float> row, PackedRow out) const {
   const auto scale_bytes = format_.mode == QuantMode::affine
       ? static_cast<std::size_t>(dtype_bits(dtype_) / 8)
       : 1;
+  if (format_.mode == QuantMode::nvfp4) {
+    constexpr auto block = nvfp4_group * most_nvfp4_groups;
+    for (std::size_t at = 0; at < row.size(); at += block) {
+      const auto count = std::min(block, row.size() - at) / nvfp4_group;
+      quantize_nvfp4_groups(row.data() + at, count, out);
+      out.packed += count * group_bytes_;
+      out.scales += count;
+    }
+    return;
+  }
   for (std::size_t at = 0; at < row.size(); at += group_size_) {
     const auto* group = row.data() + at;
     if (format_.mode == QuantMode::affine) {
       quantize_affine(group, out);
       out.biases += scale_bytes;
-    } else if (format_.mode == QuantMode::nvfp4) {
-      quantize_nvfp4(group, out);
     } else {
       quantize_mx(group, out);
     }
@@ -395,9 +410,32 @@ void Quantizer::quantize_mx(const float* group, PackedRow out) const {
   *out.scales = static_cast<std::byte>(static_cast<int>(exponent) + 127);
 }
 
-void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
-  const float largest = largest_of<nvfp4_group>(group);
-  const auto scale = static_cast<std::uint8_t>(to_fp8(rounded(largest / 6.0f)));
+void Quantizer::quantize_nvfp4_groups(
+    const float* groups,
+    std::size_t n_groups,
+    PackedRow out) const {
+  // Scales of several groups at once, in vectors.
+  std::array<float, most_nvfp4_groups> sixths{};
+  for (std::size_t idx = 0; idx < n_groups; ++idx) {
+    sixths[idx] = largest_of<nvfp4_group>(groups + idx * nvfp4_group);
+  }
+  for (float& value : sixths) {
+    value /= 6.0f;
+  }
+  round_finite(sixths);
+  std::array<std::uint8_t, most_nvfp4_groups> scales;
+  put_fp8<most_nvfp4_groups>(sixths.data(), scales.data());
+  for (std::size_t idx = 0; idx < n_groups; ++idx) {
+    quantize_nvfp4(groups + idx * nvfp4_group, scales[idx], out.packed);
+    out.packed += group_bytes_;
+  }
+  std::memcpy(out.scales, scales.data(), n_groups);
+}
+
+void Quantizer::quantize_nvfp4(
+    const float* group,
+    std::uint8_t scale,
+    std::byte* packed) const {
   const float divisor = f8_e4m3_to_float(scale);
   std::array<float, nvfp4_group> quotients{};
   // A scale that rounds to zero leaves no number but zero.
@@ -405,19 +443,14 @@ void Quantizer::quantize_nvfp4(const float* group, PackedRow out) const {
     for (std::size_t idx = 0; idx < nvfp4_group; ++idx) {
       quotients[idx] = group[idx] / divisor;
     }
-    if (dtype_ == DType::bf16) {
-      round_to_bf16(quotients.data(), nvfp4_group);
-    } else {
-      round_to(dtype_, quotients);
-    }
+    round_finite(quotients);
   }
   std::array<std::uint8_t, nvfp4_group> numbers;
   nearest_fp4<nvfp4_group>(
       quotients.data(), exact_fp4_bounds, numbers.data(), [](float exact) {
         return exact;
       });
-  pack_nibbles<nvfp4_group>(numbers.data(), out.packed);
-  *out.scales = static_cast<std::byte>(scale);
+  pack_nibbles<nvfp4_group>(numbers.data(), packed);
 }
 
 } // namespace qwen3_mlx

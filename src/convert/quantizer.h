@@ -52,7 +52,15 @@ class Quantizer {
  private:
   void quantize_affine(const float* group, PackedRow out) const;
   void quantize_mx(const float* group, PackedRow out) const;
-  void quantize_nvfp4(const float* group, PackedRow out) const;
+  void quantize_nvfp4_groups(
+      const float* groups,
+      std::size_t n_groups,
+      PackedRow out) const;
+  void quantize_nvfp4(const float* group, std::uint8_t scale, std::byte* packed)
+      const;
+  /// round_to() the type of numbers that are not NaN.
+  template <std::size_t count>
+  void round_finite(std::array<float, count>& values) const;
   float rounded(float value) const;
   /// Of a group's numbers, each rounded to the type.
   void put_fp4(const float* values, std::uint8_t* out) const;
