@@ -331,34 +331,34 @@ class Shards {
 ConvertResult convert_checkpoint(
     const fs::path& from,
     const fs::path& to,
-    const ConvertOptions& given,
+    const ConvertOptions& options,
     const ConvertProgress& progress) {
   const auto [args, checkpoint] = open_source(from, to);
-  auto options = given;
+  auto wanted = options;
   std::optional<CalibrationRun> calibration;
-  if (options.calibration) {
-    check_calibration(options);
-    calibration.emplace(from, *options.calibration);
+  if (wanted.calibration) {
+    check_calibration(wanted);
+    calibration.emplace(from, *wanted.calibration);
   }
-  if (calibration && options.calibration->target_bits) {
+  if (calibration && wanted.calibration->target_bits) {
     // The user's own rules come last, and decide.
-    const Planner planner(checkpoint, args, options);
+    const Planner planner(checkpoint, args, wanted);
     auto rules = bit_rules(
         checkpoint,
         args,
-        options,
+        wanted,
         [&](const auto& module, const auto& matrix) {
           return planner.value_dtype(module, matrix);
         },
         *calibration);
-    rules.insert(rules.end(), options.rules.begin(), options.rules.end());
-    options.rules = std::move(rules);
+    rules.insert(rules.end(), wanted.rules.begin(), wanted.rules.end());
+    wanted.rules = std::move(rules);
   }
-  Planner planner(checkpoint, args, options);
+  Planner planner(checkpoint, args, wanted);
   auto jobs = planner.plan();
-  Shards shards(jobs, std::max<std::uint64_t>(1, options.max_shard_bytes));
+  Shards shards(jobs, std::max<std::uint64_t>(1, wanted.max_shard_bytes));
 
-  StagedDirectory directory(to, options.force);
+  StagedDirectory directory(to, wanted.force);
   shards.create(directory);
   directory.write_file(
       "config.json", changed_config(args, planner.config_changes()));
@@ -368,9 +368,9 @@ ConvertResult convert_checkpoint(
     copy_side_files(from, directory);
   }
   if (calibration) {
-    run_calibrated(jobs, *calibration, options.n_threads, progress);
+    run_calibrated(jobs, *calibration, wanted.n_threads, progress);
   } else {
-    Work<TensorJob>(jobs, progress).run(options.n_threads);
+    Work<TensorJob>(jobs, progress).run(wanted.n_threads);
   }
   directory.publish();
   return {
