@@ -45,7 +45,7 @@ void convert(const std::byte* from, std::byte* to, std::uint64_t count) {
   for (std::uint64_t idx = 0; idx < count; ++idx) {
     From value;
     std::memcpy(&value, from + idx * sizeof(From), sizeof(From));
-    const To out(static_cast<float>(value));
+    const auto out = static_cast<To>(static_cast<float>(value));
     std::memcpy(to + idx * sizeof(To), &out, sizeof(To));
   }
 }
