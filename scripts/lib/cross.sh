@@ -115,11 +115,12 @@ make_macos_sysroot() {
     write_tool "$folder/bin/$tool" "exec \"$root/.venv-zig/bin/python\" -m ziglang $tool \"\$@\""
   done
   # zig spells instruction sets its own way, and its macOS is an M1 at least,
-  # which has all that is asked for.
+  # which has all that is asked for but i8mm.
   for tool in cc c++; do
     write_tool "$folder/bin/$tool" "for flag; do
   shift
   case \"\$flag\" in
+    -march=armv8*i8mm*) set -- \"\$@\" -mcpu=apple_m1+i8mm ;;
     -march=armv8*) ;;
     *) set -- \"\$@\" \"\$flag\" ;;
   esac
