@@ -167,12 +167,14 @@ void Activations::Gathered::bind(MatmulJob& job) const {
 Activations::Gathered Activations::gather(const std::vector<int>& rows) const {
   Gathered gathered;
   if (blocks_.empty()) {
+    gathered.floats_.reserve(rows.size());
     for (const int row : rows) {
       gathered.floats_.push_back(floats_[static_cast<std::size_t>(row)]);
     }
     return gathered;
   }
   std::vector<const std::byte*> singles;
+  singles.reserve(rows.size());
   for (const int row : rows) {
     singles.push_back(blocks_[static_cast<std::size_t>(row)]);
   }

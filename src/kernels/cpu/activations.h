@@ -20,12 +20,12 @@ class Activations {
     apart,    ///< Any rows meet any weights: gather().
   };
 
-  /// x: num_rows rows of layout.cols elements.
+  /// x: num_rows rows of w.cols elements, for weights `w`.
   Activations(
       const Context& context,
       const Rows& x,
       int num_rows,
-      const PackedLayout& layout,
+      const PackedLayout& w,
       Use use,
       const std::optional<RmsNorm>& norm = {});
 

@@ -105,7 +105,8 @@ class Step {
   void attend(const Unit& unit) const {
     const auto dim = static_cast<std::size_t>(args_.head_dim);
     const auto padded = round_up(dim, 64);
-    const auto num_rows = static_cast<std::size_t>(unit.count * group());
+    const auto group_size = static_cast<std::size_t>(group());
+    const auto num_rows = static_cast<std::size_t>(unit.count) * group_size;
     const auto queries = make_scratch<float>(num_rows * padded);
     const auto scratch = make_scratch<float>(
         attention_scratch(static_cast<int>(num_rows), args_.head_dim));
@@ -117,7 +118,8 @@ class Step {
       const SeenKeys keys = seen_by(
           *unit.sequence, unit.sequence->first_position + unit.first + token);
       for (int idx = 0; idx < group(); ++idx) {
-        const auto at = static_cast<std::size_t>(token * group() + idx);
+        const auto at = static_cast<std::size_t>(token) * group_size +
+            static_cast<std::size_t>(idx);
         const int head = unit.kv_head * group() + idx;
         float* const query = queries.get() + at * padded;
         load_head(args_.queries, args_.q_norm, row, head, query);

@@ -51,7 +51,8 @@ struct FloatDots {
     }
     const float* const* const q = queries.floats + row;
     for (int dim = 0; dim < head_dim; ++dim) {
-      const auto at = static_cast<std::size_t>(dim * kKvBlockSize + first_key);
+      const auto at = static_cast<std::size_t>(dim) * kKvBlockSize +
+          static_cast<std::size_t>(first_key);
       for (int idx = 0; idx < num_vectors; ++idx) {
         const F32 k = load_any(
             block.keys, type, at + static_cast<std::size_t>(idx * kLanes));
@@ -82,7 +83,9 @@ struct FloatDots {
       }
     }
     for (int key = block.first; key < block.last; ++key) {
-      const auto at = static_cast<std::size_t>(key * head_dim + first_dim);
+      const auto at =
+          static_cast<std::size_t>(key) * static_cast<std::size_t>(head_dim) +
+          static_cast<std::size_t>(first_dim);
       for (int idx = 0; idx < num_vectors; ++idx) {
         const F32 v = load_any(
             block.values, type, at + static_cast<std::size_t>(idx * kLanes));

@@ -108,6 +108,10 @@ inline void include(const SeenKeys& seen, KeyBlock& block) {
   block.last = seen.last > block.last ? seen.last : block.last;
 }
 
+inline float* row_of(float* rows, int row, std::size_t size) {
+  return rows + static_cast<std::size_t>(row) * size;
+}
+
 template <class Dots, int num_rows>
 inline void attend_block(
     const AttentionJob& job,
@@ -124,9 +128,8 @@ inline void attend_block(
   block.first = kKvBlockSize;
   block.last = 0;
   for (int m = 0; m < num_rows; ++m) {
-    scores[m] = all_scores + (row + m) * kKvBlockSize;
-    partial[m] =
-        partials + static_cast<std::size_t>(row + m) * partial_size(head_dim);
+    scores[m] = row_of(all_scores, row + m, kKvBlockSize);
+    partial[m] = row_of(partials, row + m, partial_size(head_dim));
     seen[m] = seen_in_block(job.seen[row + m], block.begin);
     include(seen[m], block);
   }

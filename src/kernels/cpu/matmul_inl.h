@@ -114,7 +114,7 @@ inline void float_block(
   }
   int col = 0;
   for (; col + 2 <= num_cols; col += 2) {
-    const auto at = static_cast<std::size_t>(col * kTileRows);
+    const auto at = static_cast<std::size_t>(col) * kTileRows;
     const F32 w0 = load_any(weights, type, at);
     const F32 w1 = load_any(weights, type, at + kTileRows);
     for (int m = 0; m < num_rows; ++m) {
@@ -124,7 +124,7 @@ inline void float_block(
   }
   if (col < num_cols) {
     const F32 w =
-        load_any(weights, type, static_cast<std::size_t>(col * kTileRows));
+        load_any(weights, type, static_cast<std::size_t>(col) * kTileRows);
     for (int m = 0; m < num_rows; ++m) {
       even[m] = fma(w, set1(x[m][first_col + col]), even[m]);
     }
