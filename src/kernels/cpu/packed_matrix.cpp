@@ -63,9 +63,9 @@ std::uint16_t fp4_scale_bits(const SourceMatrix& source, std::size_t index) {
   return float_to_bf16(0.5F * minifloat_scale(source, index));
 }
 
-std::size_t index_of(int row, int col, int cols) {
-  return static_cast<std::size_t>(row) * static_cast<std::size_t>(cols) +
-      static_cast<std::size_t>(col);
+std::size_t index_of(int outer, int inner, int size) {
+  return static_cast<std::size_t>(outer) * static_cast<std::size_t>(size) +
+      static_cast<std::size_t>(inner);
 }
 
 // Where column `col` of row `lane` lies inside a block's codes.
@@ -281,7 +281,7 @@ void unpack_row(
         load_float(scales, layout.type, static_cast<std::size_t>(lane));
     const float bias = layout.has_bias
         ? load_float(
-              scales, layout.type, static_cast<std::size_t>(kTileRows + lane))
+              scales, layout.type, kTileRows + static_cast<std::size_t>(lane))
         : 0.0F;
     for (int col = 0; col < layout.group; ++col) {
       const std::uint8_t code = read_code(layout, block, lane, col);

@@ -196,7 +196,8 @@ block_dots(const std::byte* block, int group, const std::int8_t* x, I32* acc) {
         const int byte = bytes[col / 8 * 64 + row * 4 + col % 4];
         code = col % 8 < 4 ? byte & 15 : byte >> 4;
         if constexpr (codes == Codes::fp4) {
-          code = kFp4Values[code];
+          const std::int8_t value = kFp4Values[code];
+          code = value;
         }
       }
       for (int m = 0; m < num_rows; ++m) {
