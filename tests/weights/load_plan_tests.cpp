@@ -215,9 +215,10 @@ TEST(LoadPlan, ExpertsOfEveryLayoutAreStackedAlike) {
   const std::string mlp = "model.layers.0.mlp.";
   Files single;
   for (int idx = 0; idx < 12; ++idx) { // out of order on purpose
-    const auto expert = std::to_string((idx + 5) % 12);
-    single.add(mlp + "experts." + expert + ".gate_proj.weight", {2, 3});
-    single.add(mlp + "experts." + expert + ".up_proj.weight", {2, 3});
+    auto expert = mlp;
+    expert.append("experts.").append(std::to_string((idx + 5) % 12));
+    single.add(expert + ".gate_proj.weight", {2, 3});
+    single.add(expert + ".up_proj.weight", {2, 3});
   }
   Files stacked;
   stacked.add(mlp + "switch_mlp.gate_proj.weight", {12, 2, 3});
