@@ -27,6 +27,8 @@ struct GenerateOptions {
   int max_tokens = 256; ///< At least 1.
   /// Prompt tokens of one forward pass; bounds the memory of a long prompt.
   int prefill_step_size = 2048;
+  /// Tokens ahead of the prompt, which the cache holds: penalties see them.
+  std::vector<std::uint32_t> history;
   /// Ids that end the text, the last one yielded. Default: the model's.
   std::optional<std::vector<std::uint32_t>> stop_ids;
   bool logprobs = false; ///< Fill Generate::logprobs().

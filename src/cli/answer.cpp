@@ -79,7 +79,10 @@ Answer generate_answer(
   };
 
   const auto& stops = *options.stop_ids;
-  Generate tokens(model, held.cache(), rest, params, options);
+  auto with_history = options;
+  const auto held_tokens = prompt.first(answer.num_cached_tokens);
+  with_history.history.assign(held_tokens.begin(), held_tokens.end());
+  Generate tokens(model, held.cache(), rest, params, with_history);
   for (const std::uint32_t id : tokens) {
     answer.ids.push_back(id);
     if (options.logprobs) {

@@ -92,7 +92,7 @@ struct Generate::Run {
       GenerateOptions generate_options)
       : model(std::move(language_model)), cache(&kv_cache),
         prompt(std::move(prompt_ids)), options(std::move(generate_options)),
-        sampler(params, model.args().vocab_size, prompt) {
+        sampler(params, model.args().vocab_size, seen_tokens()) {
     require(!prompt.empty(), "prompt: expected at least one token");
     const auto vocab_size = static_cast<std::uint32_t>(model.args().vocab_size);
     const auto bad = std::find_if(prompt.begin(), prompt.end(), [&](auto id) {
@@ -122,6 +122,12 @@ struct Generate::Run {
       options.stop_ids = model.eos_token_ids();
     }
     timings.prompt_tokens = static_cast<int>(prompt.size());
+  }
+
+  std::vector<std::uint32_t> seen_tokens() const {
+    auto seen = options.history;
+    seen.insert(seen.end(), prompt.begin(), prompt.end());
+    return seen;
   }
 
   bool is_cancelled() const {

@@ -116,6 +116,7 @@ class SavedCache {
         counters.emplace_back(key.substr(counter.size()), to_int(key, text));
       }
     }
+    check_packing(state, counters);
     try {
       store->restore(state, counters);
     } catch (const InvalidArgument& error) {
@@ -172,6 +173,38 @@ class SavedCache {
           "expected [1, " + std::to_string(args.num_key_value_heads) +
               ", positions, " + std::to_string(args.head_dim) +
               "] or its packed form");
+    }
+  }
+
+  // What is packed must unfold to head_dim, at the bits and the group that the
+  // counters name.
+  void check_packing(
+      const std::vector<std::pair<std::string, mx::array>>& state,
+      const std::vector<std::pair<std::string, int>>& counters) const {
+    const auto counter = [&](std::string_view name) -> std::int64_t {
+      for (const auto& [key, value] : counters) {
+        if (key == name) {
+          return value;
+        }
+      }
+      return 0;
+    };
+    for (const auto& [name, array] : state) {
+      if (!name.starts_with("packed_")) {
+        continue;
+      }
+      const std::int64_t width = array.shape(3);
+      const std::int64_t head_dim = model_.args().head_dim;
+      const bool is_words = array.dtype() == mx::uint32;
+      const bool fits = is_words ? width * 32 == head_dim * counter("bits")
+                                 : width * counter("group_size") == head_dim;
+      if (!fits) {
+        fail(
+            name + ": " + std::to_string(width) + " columns are not " +
+            std::to_string(head_dim) + " numbers of " +
+            std::to_string(counter("bits")) + " bits in groups of " +
+            std::to_string(counter("group_size")));
+      }
     }
   }
 

@@ -92,7 +92,11 @@ QuantizedKV::append(const cpu::KvShape& shape, int batch, int length) {
   } else {
     tail_length_ += length;
   }
-  native_->blocks->reserve(start_, start_ + tail_length_);
+  // `start_` may be far beyond any text: no table is made to there before.
+  const int in_blocks = (offset() + cpu::kKvBlockSize - 1) / cpu::kKvBlockSize *
+      cpu::kKvBlockSize;
+  const int first = std::min(start_, in_blocks);
+  native_->blocks->reserve(first, first + tail_length_);
   append.shape = native_->blocks->shape();
   append.tables = native_->blocks->tables();
   return append;
@@ -322,8 +326,14 @@ void QuantizedKV::restore(
   native_.reset();
   const KVState saved(state, counters);
   head_.restore(state, counters);
-  bits_ = saved.counter("bits", 2, 8);
+  bits_ = saved.counter("bits", 4, 8);
   group_size_ = saved.counter("group_size", 32, 128);
+  if ((bits_ != 4 && bits_ != 8) ||
+      (group_size_ != 32 && group_size_ != 64 && group_size_ != 128)) {
+    throw InvalidArgument(
+        "saved cache: expected 4 or 8 bits in groups of 32, 64 or 128, found " +
+        std::to_string(bits_) + " in groups of " + std::to_string(group_size_));
+  }
   start_ = saved.counter("start", 0, 1 << 30);
   for (std::size_t i = 0; i < part_names.size(); ++i) {
     const std::string suffix = part_names[i];
@@ -338,6 +348,13 @@ void QuantizedKV::restore(
        "packed_values.scales",
        "packed_values.biases"});
   tail_length_ = saved.counter("tail_length", 0, capacity);
+  if (head_.offset() > start_ ||
+      (tail_length_ > 0 && head_.offset() < start_)) {
+    throw InvalidArgument(
+        "saved cache: " + std::to_string(head_.offset()) +
+        " positions are not quantized, expected the first " +
+        std::to_string(start_));
+  }
 }
 
 } // namespace qwen3_mlx

@@ -82,6 +82,11 @@ void RotatingKV::use_blocks(const cpu::KvShape& shape, int batch) {
           cut_positions(held.keys, begin, end),
           cut_positions(held.values, begin, end)};
     };
+    // A row looks over a whole block, with weight 0 for what it does not see:
+    // the positions between those kept and the recent ones must be numbers.
+    native.blocks->reserve(0, n_kept);
+    native.blocks->reserve(offset_ - (length - n_kept), offset_);
+    native.blocks->set_to_zero();
     if (n_kept > 0) {
       native.write(0, part(0, n_kept));
     }

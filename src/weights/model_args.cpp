@@ -256,6 +256,16 @@ void parse_attention(ModelArgs& args, const Config& config) {
         "expected an even number for rotary embeddings, found " +
             std::to_string(args.head_dim));
   }
+  const auto heads =
+      std::int64_t{args.num_attention_heads} + 2 * args.num_key_value_heads;
+  if (heads > max_size / args.head_dim) {
+    config.fail(
+        "num_attention_heads",
+        "expected heads of " + std::to_string(args.head_dim) +
+            " with at most " + std::to_string(max_size) +
+            " numbers in all, found " + std::to_string(heads) +
+            " of queries, keys and values");
+  }
   args.attention_bias = config.get_bool_or("attention_bias", false);
   args.qkv_bias = config.get_bool_or("qkv_bias", true);
   args.mlp_bias = config.get_bool_or("mlp_bias", false);

@@ -106,6 +106,26 @@ TEST_F(GenerateProperty, TheArrayFormEqualsTheSpanForm) {
   EXPECT_EQ(ids, tiny_.golden.greedy_ids);
 }
 
+TEST_F(GenerateProperty, PenaltiesSeeWhatTheCacheHolds) {
+  const auto held = prompt().first(prompt().size() - 2);
+  auto cache = tiny_.model.make_cache();
+  mx::eval(tiny_.model(
+      mx::array(held.begin(), {1, static_cast<int>(held.size())}, mx::uint32),
+      cache));
+  auto options = no_stop(12);
+  options.history.assign(held.begin(), held.end());
+  std::vector<std::uint32_t> ids;
+  for (const auto id : Generate(
+           tiny_.model,
+           cache,
+           prompt().subspan(held.size()),
+           sampled_,
+           options)) {
+    ids.push_back(id);
+  }
+  EXPECT_EQ(ids, generate(sampled_, no_stop(12)));
+}
+
 TEST_F(GenerateProperty, AStopIdIsTheLastToken) {
   const auto& greedy = tiny_.golden.greedy_ids;
   const auto stop_id = greedy[9];

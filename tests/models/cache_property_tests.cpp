@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 // However a sequence is fed, its logits are the same: at once, in chunks,
 // token by token, beside others, or from a saved cache.
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <gtest/gtest.h>
 
 #include <thread>
@@ -119,6 +123,23 @@ TEST_P(CacheProperty, SavedCacheEqualsFresh) {
         values_of(model()(next, cache)));
   }
 }
+
+#if defined(__GLIBC__)
+TEST_P(CacheProperty, WhatMemoryHeldBeforeChangesNothing) {
+  const TempDir folder;
+  const auto path = folder.path() / "cache.safetensors";
+  auto cache = make_cache();
+  mx::eval(model()(as_batch(prompt().first(30)), cache));
+  save_prompt_cache(path, cache, prompt().first(30), model());
+  // Fresh memory is full of numbers near the largest one.
+  mallopt(M_PERTURB, 0x80);
+  auto loaded = load_prompt_cache(path, model());
+  const auto next = as_batch(prompt().subspan(30, 1));
+  const auto logits = values_of(model()(next, loaded.cache));
+  mallopt(M_PERTURB, 0);
+  EXPECT_EQ(logits, values_of(model()(next, cache)));
+}
+#endif
 
 TEST(PromptCache, IsBoundToTheWeights) {
   const auto [golden, model] = load_tiny_model("qwen3-default");

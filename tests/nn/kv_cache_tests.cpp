@@ -265,6 +265,28 @@ TEST(KVCache, RestoreRefusesArraysThatDoNotBelongTogether) {
   }
 }
 
+TEST(KVCache, RestoreRefusesCountersThatDoNotBelongTogether) {
+  const Text text(40);
+  KVCache cache({.kv_bits = 4, .kv_group_size = 32, .quantized_kv_start = 10});
+  attend(cache, text, {40});
+  const auto state = cache.store().state();
+  for (const auto& [name, value] :
+       {std::pair("bits", 3),
+        std::pair("bits", 7),
+        std::pair("group_size", 33),
+        std::pair("group_size", 96),
+        std::pair("start", 3),
+        std::pair("start", 33)}) {
+    auto counters = cache.store().counters();
+    for (auto& counter : counters) {
+      counter.second = counter.first == name ? value : counter.second;
+    }
+    const auto store = cache.store().make_empty();
+    EXPECT_THROW(store->restore(state, counters), InvalidArgument)
+        << name << " " << value;
+  }
+}
+
 TEST(KVCache, DecodeWritesInPlace) {
   const Text text(300);
   KVCache cache;

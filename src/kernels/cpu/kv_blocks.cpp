@@ -172,6 +172,16 @@ KvBlocks::Block KvBlocks::new_block() {
   return {chunk_, chunk_.get() + chunk_used_++ * n_bytes};
 }
 
+void KvBlocks::set_to_zero() {
+  for (const auto& blocks : sequences_) {
+    for (const Block& block : blocks) {
+      if (block) {
+        std::memset(block.get(), 0, shape_.block_bytes());
+      }
+    }
+  }
+}
+
 void KvBlocks::forget(int begin, int end) {
   const int first = (begin + kKvBlockSize - 1) / kKvBlockSize;
   for (auto& blocks : sequences_) {

@@ -99,6 +99,8 @@ class KvBlocks {
   /// Makes room for positions [begin, end). Those between what there was room
   /// for and `begin` get none.
   void reserve(int begin, int end);
+  /// Makes all values of the blocks that are there 0, padding included.
+  void set_to_zero();
   /// Gives up the whole blocks in positions [begin, end), once the operations
   /// that know them have run.
   void forget(int begin, int end);
