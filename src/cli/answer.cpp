@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "cli/numbers.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/error.h"
 
@@ -109,30 +110,52 @@ Answer generate_answer(
 std::vector<std::uint32_t> stop_ids(
     const Model& model,
     const Tokenizer* tokenizer,
-    const std::vector<std::string>& extra) {
-  auto ids = model.eos_token_ids();
-  if (tokenizer != nullptr && tokenizer->eos_id().has_value()) {
-    ids.push_back(*tokenizer->eos_id());
+    const std::vector<std::string>& extra,
+    bool ignore_eos) {
+  std::vector<std::uint32_t> ids;
+  const auto vocab_size = static_cast<std::uint32_t>(model.args().vocab_size);
+  if (!ignore_eos) {
+    ids = model.eos_token_ids();
+    if (tokenizer != nullptr && tokenizer->eos_id().has_value()) {
+      ids.push_back(*tokenizer->eos_id());
+    }
+    // A token that the model cannot make ends nothing.
+    std::erase_if(ids, [&](std::uint32_t each) { return each >= vocab_size; });
   }
   for (const auto& text : extra) {
     const auto token =
         tokenizer == nullptr ? std::nullopt : tokenizer->token_to_id(text);
-    std::uint32_t id = 0;
-    if (token.has_value()) {
-      ids.push_back(*token);
-    } else if (CLI::detail::lexical_cast(text, id)) {
-      ids.push_back(id);
-    } else {
+    const auto id = token.has_value() ? token : parse_token_id(text);
+    if (!id.has_value()) {
       throw CLI::ValidationError(
           "--extra-eos-token", "'" + text + "' is no token of the vocabulary");
     }
+    if (*id >= vocab_size) {
+      throw CLI::ValidationError(
+          "--extra-eos-token",
+          "'" + text + "' is outside the model's vocabulary of " +
+              std::to_string(vocab_size) + " tokens");
+    }
+    ids.push_back(*id);
   }
-  // A token that the model cannot make ends nothing.
-  const auto vocab_size = static_cast<std::uint32_t>(model.args().vocab_size);
-  std::erase_if(ids, [&](std::uint32_t each) { return each >= vocab_size; });
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
+}
+
+void check_vocabulary(
+    std::span<const std::uint32_t> ids,
+    const Model& model,
+    const std::filesystem::path& path) {
+  const auto vocab_size = static_cast<std::uint32_t>(model.args().vocab_size);
+  const auto largest = std::max_element(ids.begin(), ids.end());
+  if (largest != ids.end() && *largest >= vocab_size) {
+    throw FileError(
+        path,
+        "the tokenizer gives the token id " + std::to_string(*largest) +
+            ", but the model's vocabulary has " + std::to_string(vocab_size) +
+            " tokens; use the tokenizer that came with the model");
+  }
 }
 
 std::string describe_timings(const Answer& answer) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <span>
@@ -70,13 +71,21 @@ Answer generate_answer(
     const GenerateOptions& options,
     const TextSink& sink);
 
-/// The ids that end a text: the model's, the tokenizer's and `extra` tokens,
-/// each a token of the vocabulary or an id. Throws CLI::ValidationError for
-/// one that is neither.
+/// The ids that end a text: the model's and the tokenizer's, but for
+/// `ignore_eos`, and `extra` tokens, each a token of the vocabulary or an id.
+/// Throws CLI::ValidationError for one that is neither.
 std::vector<std::uint32_t> stop_ids(
     const Model& model,
     const Tokenizer* tokenizer,
-    const std::vector<std::string>& extra);
+    const std::vector<std::string>& extra,
+    bool ignore_eos = false);
+
+/// Throws FileError where `ids`, which the tokenizer of `path` gave, hold one
+/// that `model` has no row for.
+void check_vocabulary(
+    std::span<const std::uint32_t> ids,
+    const Model& model,
+    const std::filesystem::path& path);
 
 /// "Prompt: 26 tokens, 310.0 tokens-per-sec" and so on, as mlx_lm prints it.
 std::string describe_timings(const Answer& answer);

@@ -12,6 +12,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/numbers.h"
 #include "cli/random_options.h"
 #include "cli/system_info.h"
 #include "cli/table.h"
@@ -148,7 +149,7 @@ void add_bench(CLI::App& app, Exit& exit) {
     command->add_option(names, value, help)
         ->capture_default_str()
         ->type_name("N")
-        ->check(CLI::PositiveNumber)
+        ->transform(whole_number(1))
         ->group(trial);
   };
   add_count(

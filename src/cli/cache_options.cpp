@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "cli/numbers.h"
+
 namespace qwen3_mlx::cli {
 namespace {
 
@@ -19,20 +21,25 @@ void add_kv_options(CLI::App& command, KvOptions& options) {
           options.max_kv_size,
           "Keep the first 4 and the last tokens up to this many")
       ->type_name("TOKENS")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->group(group);
-  command
-      .add_option(
-          "--kv-bits", options.kv_bits, "Quantize keys and values to this size")
-      ->type_name("BITS")
-      ->check(CLI::IsMember(std::vector<int>{4, 8}))
-      ->group(group);
+  auto* bits = command
+                   .add_option(
+                       "--kv-bits",
+                       options.kv_bits,
+                       "Quantize keys and values to this size")
+                   ->type_name("BITS")
+                   ->check(CLI::IsMember(std::vector<int>{4, 8}))
+                   ->transform(whole_number(1).description(""))
+                   ->group(group);
   command
       .add_option(
           "--kv-group-size", options.kv_group_size, "Values that share a scale")
       ->capture_default_str()
       ->type_name("N")
+      ->needs(bits)
       ->check(CLI::IsMember(std::vector<int>{32, 64, 128}))
+      ->transform(whole_number(1).description(""))
       ->group(group);
   command
       .add_option(
@@ -41,7 +48,8 @@ void add_kv_options(CLI::App& command, KvOptions& options) {
           "Quantize from this many tokens on")
       ->capture_default_str()
       ->type_name("TOKENS")
-      ->check(CLI::NonNegativeNumber)
+      ->needs(bits)
+      ->transform(whole_number(0))
       ->group(group);
 }
 

@@ -11,6 +11,7 @@
 #include "cli/cache_options.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
+#include "cli/numbers.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/error.h"
 #include "qwen3_mlx/prompt_cache.h"
@@ -79,6 +80,7 @@ void run(const CachePromptCommand& options) {
     throw InvalidArgument("the prompt is empty");
   }
   const auto model = load_with_progress(options.model);
+  check_vocabulary(ids, model, options.model.model);
   auto cache = model.make_cache(cache_options(options.kv));
   prefill(model, cache, ids, options.prefill_step_size);
   save_prompt_cache(options.prompt_cache_file, cache, ids, model);
@@ -116,6 +118,7 @@ void add_cache_prompt(CLI::App& app, Exit&) {
           "--ignore-chat-template",
           options->ignore_chat_template,
           "Give the model the prompt as it is")
+      ->excludes("--system-prompt")
       ->group("Prompt");
   command
       ->add_option(
@@ -123,6 +126,7 @@ void add_cache_prompt(CLI::App& app, Exit&) {
           options->chat_template.config,
           "Variables of the template, a JSON object")
       ->type_name("JSON")
+      ->excludes("--ignore-chat-template")
       ->group("Prompt");
   add_kv_options(*command, options->kv);
   command
@@ -140,7 +144,7 @@ void add_cache_prompt(CLI::App& app, Exit&) {
           "Prompt tokens read at once")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->group("Key/value cache");
   command->footer(examples);
   command->callback([options] {

@@ -11,6 +11,7 @@
 #include "cli/interrupt.h"
 #include "cli/line_editor.h"
 #include "cli/model_options.h"
+#include "cli/numbers.h"
 #include "cli/sampling_options.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/error.h"
@@ -264,6 +265,7 @@ void add_chat(CLI::App& app, Exit&) {
           options->chat_template.file,
           "Use this Jinja template")
       ->type_name("FILE")
+      ->excludes("--use-default-chat-template")
       ->group(prompt);
   command
       ->add_option(
@@ -280,7 +282,7 @@ void add_chat(CLI::App& app, Exit&) {
           "Most tokens of one answer")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->group(answer);
   command
       ->add_option(
@@ -297,7 +299,7 @@ void add_chat(CLI::App& app, Exit&) {
           "Prompt tokens read at once")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->group(answer);
   const char* output = "Output";
   command

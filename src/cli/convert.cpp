@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/find_model.h"
+#include "cli/numbers.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/convert.h"
 #include "qwen3_mlx/error.h"
@@ -233,12 +234,14 @@ void add_convert(CLI::App& app, Exit&) {
   command->add_option("--q-bits", options->q_bits)
       ->description("Bits per weight (default: 4; mxfp8: 8)")
       ->type_name("N")
+      ->transform(whole_number(1))
       ->needs(quantize);
   command->add_option("--q-group-size", options->q_group_size)
       ->description(
           "Weights that share a scale (default: 64; mxfp4, mxfp8: "
           "32; nvfp4: 16)")
       ->type_name("N")
+      ->transform(whole_number(1))
       ->needs(quantize);
   command->add_option("--q-mode", options->q_mode)
       ->description("affine, mxfp4, mxfp8 or nvfp4")
@@ -278,14 +281,14 @@ void add_convert(CLI::App& app, Exit&) {
       ->description("Tokens of the calibration text that are read, at most")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::Range(16, 1 << 24))
+      ->transform(whole_number(16, 1 << 24))
       ->needs(quantize);
   command->add_option("--target-bits", options->target_bits)
       ->description(
           "Bits per weight on average, scales included: calibration gives each "
           "matrix 2 to 8")
       ->type_name("X")
-      ->check(CLI::Range(2.1, 9.0))
+      ->check(real_number(2.1, 9.0))
       ->needs(quantize);
   command->add_option("--dtype", options->dtype)
       ->description("Type of the floats (default: what config.json says)")
@@ -299,12 +302,12 @@ void add_convert(CLI::App& app, Exit&) {
   command->add_option("--threads,-t", options->threads)
       ->description("Threads (default: the physical cores)")
       ->type_name("N")
-      ->check(CLI::Range(1, 1024));
+      ->transform(whole_number(1, 1024));
   command->add_option("--max-shard-gb", options->max_shard_gb)
       ->description("Largest file, in GiB")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::Range(1, 1 << 20));
+      ->transform(whole_number(1, 1 << 20));
   auto* to = command->add_option("--to", options->to)
                  ->description("mlx, or gguf for llama.cpp")
                  ->capture_default_str()

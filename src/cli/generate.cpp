@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // qwen3-mlx generate: one prompt, one answer.
 
+#include <initializer_list>
 #include <iostream>
 #include <memory>
 
@@ -10,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/numbers.h"
 #include "cli/sampling_options.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/error.h"
@@ -110,6 +112,7 @@ void add_prompt_options(CLI::App& command, GenerateCommand& options) {
           options.chat_template.file,
           "Use this Jinja template")
       ->type_name("FILE")
+      ->excludes("--use-default-chat-template")
       ->group(group);
   command
       .add_option(
@@ -118,6 +121,36 @@ void add_prompt_options(CLI::App& command, GenerateCommand& options) {
           "Variables of the template, a JSON object")
       ->type_name("JSON")
       ->group(group);
+}
+
+/// Options that would do nothing beside others are mistakes.
+void exclude_what_has_no_effect(CLI::App& command) {
+  const auto exclude =
+      [&command](const char* name, std::initializer_list<const char*> others) {
+        for (const char* other : others) {
+          command.get_option(name)->excludes(command.get_option(other));
+        }
+      };
+  exclude(
+      "--prompt-ids",
+      {"--system-prompt",
+       "--prefill-response",
+       "--use-default-chat-template",
+       "--chat-template-file",
+       "--chat-template-config"});
+  exclude(
+      "--ignore-chat-template",
+      {"--system-prompt",
+       "--use-default-chat-template",
+       "--chat-template-file",
+       "--chat-template-config"});
+  exclude(
+      "--prompt-cache-file",
+      {"--system-prompt",
+       "--max-kv-size",
+       "--kv-bits",
+       "--kv-group-size",
+       "--quantized-kv-start"});
 }
 
 void add_answer_options(CLI::App& command, GenerateCommand& options) {
@@ -129,7 +162,7 @@ void add_answer_options(CLI::App& command, GenerateCommand& options) {
           "Most tokens to generate")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->group(group);
   command
       .add_option(
@@ -141,7 +174,9 @@ void add_answer_options(CLI::App& command, GenerateCommand& options) {
       ->group(group);
   command
       .add_flag(
-          "--ignore-eos", options.ignore_eos, "Go on after the end of the text")
+          "--ignore-eos",
+          options.ignore_eos,
+          "Go on after the end of the text; --extra-eos-token still ends it")
       ->group(group);
   command
       .add_option(
@@ -150,7 +185,7 @@ void add_answer_options(CLI::App& command, GenerateCommand& options) {
           "Prompt tokens read at once")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->group(group);
 
   const char* output = "Output";
@@ -169,7 +204,7 @@ void add_answer_options(CLI::App& command, GenerateCommand& options) {
           options.top_logprobs,
           "With --json: this many likely tokens at each place")
       ->type_name("K")
-      ->check(CLI::NonNegativeNumber)
+      ->transform(whole_number(0))
       ->group(output);
 }
 
@@ -282,9 +317,8 @@ void run(const GenerateCommand& options, Exit& exit) {
   GenerateOptions generate;
   generate.max_tokens = options.max_tokens;
   generate.prefill_step_size = options.prefill_step_size;
-  generate.stop_ids = options.ignore_eos
-      ? std::vector<std::uint32_t>()
-      : stop_ids(model, tokens, options.extra_eos_tokens);
+  generate.stop_ids =
+      stop_ids(model, tokens, options.extra_eos_tokens, options.ignore_eos);
   generate.logprobs = options.json;
   generate.top_logprobs = options.top_logprobs.value_or(0);
   auto params = sampling_params(options.sampling, model.generation_config());
@@ -349,21 +383,15 @@ void add_generate(CLI::App& app, Exit& exit) {
   add_answer_options(*command, *options);
   add_sampling_options(*command, options->sampling);
   add_kv_options(*command, options->kv);
-  auto* saved = command
-                    ->add_option(
-                        "--prompt-cache-file,--prompt-cache",
-                        options->prompt_cache_file,
-                        "Go on from a prompt that cache-prompt saved, with the "
-                        "kind of cache it was saved from")
-                    ->type_name("FILE")
-                    ->group("Key/value cache");
-  for (const auto* name :
-       {"--max-kv-size",
-        "--kv-bits",
-        "--kv-group-size",
-        "--quantized-kv-start"}) {
-    saved->excludes(command->get_option(name));
-  }
+  command
+      ->add_option(
+          "--prompt-cache-file,--prompt-cache",
+          options->prompt_cache_file,
+          "Go on from a prompt that cache-prompt saved, with the kind of cache "
+          "it was saved from")
+      ->type_name("FILE")
+      ->group("Key/value cache");
+  exclude_what_has_no_effect(*command);
   command->footer(examples);
   command->callback([options, &exit] {
     find_model(options->model);

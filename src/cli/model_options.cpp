@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli/find_model.h"
+#include "cli/numbers.h"
 #include "cli/terminal.h"
 
 namespace qwen3_mlx::cli {
@@ -79,7 +80,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
           options.threads,
           "Threads of the CPU kernels (default: the physical cores)")
       ->type_name("N")
-      ->check(CLI::Range(1, 1024))
+      ->transform(whole_number(1, 1024))
       ->group(group);
 }
 

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cmath>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <random>
 
@@ -18,6 +19,7 @@
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
+#include "cli/numbers.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/error.h"
 
@@ -110,6 +112,7 @@ void run(const PerplexityCommand& options, Exit& exit) {
   const auto ids = read_tokens(options);
   const auto starts = sequence_starts(ids.size(), options);
   const auto model = load_with_progress(options.model);
+  check_vocabulary(ids, model, options.model.model);
 
   const InterruptScope interrupt;
   ProgressBar bar("Reading", ProgressBar::Unit::count);
@@ -195,14 +198,14 @@ void add_perplexity(CLI::App& app, Exit& exit) {
           "Tokens read together")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::Range(2, 1 << 24))
+      ->transform(whole_number(2, 1 << 24))
       ->group(group);
   command
       ->add_option(
           "--batch-size,-b", options->batch_size, "Sequences read at once")
       ->capture_default_str()
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
+      ->transform(whole_number(1))
       ->group(group);
   command
       ->add_option(
@@ -215,6 +218,7 @@ void add_perplexity(CLI::App& app, Exit& exit) {
   command->add_option("--seed", options->seed, "Of that choice")
       ->capture_default_str()
       ->type_name("N")
+      ->transform(whole_number(0, std::numeric_limits<std::uint64_t>::max()))
       ->group(group);
   command->add_flag("--json", options->json, "Print one JSON object")
       ->group("Output");

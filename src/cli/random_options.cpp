@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "cli/numbers.h"
+
 namespace qwen3_mlx::cli {
 namespace {
 
@@ -51,11 +53,13 @@ void add_random_options(CLI::App& command, RandomOptions& options) {
           options.q_bits,
           "Quantize them (default: as the config says)")
       ->type_name("BITS")
+      ->transform(whole_number(1))
       ->needs("--random")
       ->group(group);
   command.add_option("--q-group-size", options.q_group_size, "In groups of")
       ->capture_default_str()
       ->type_name("N")
+      ->transform(whole_number(1))
       ->needs("--q-bits")
       ->group(group);
   command.add_option("--q-mode", options.q_mode, "How")

@@ -5,6 +5,8 @@
 #include <limits>
 #include <utility>
 
+#include "cli/numbers.h"
+
 namespace qwen3_mlx::cli {
 namespace {
 
@@ -13,18 +15,17 @@ constexpr const char* group = "Sampling";
 std::pair<std::uint32_t, float> parse_bias(const std::string& text) {
   // llama.cpp's form is ID+BIAS or ID-BIAS; the sign is then the separator.
   const auto split = text.find_first_of("=:+-");
-  std::uint32_t id = 0;
+  const auto id = parse_token_id(text.substr(0, split));
   float bias = 0;
   const auto value_at =
       split == std::string::npos || text[split] == '-' ? split : split + 1;
-  if (split == std::string::npos ||
-      !CLI::detail::lexical_cast(text.substr(0, split), id) ||
+  if (split == std::string::npos || !id.has_value() ||
       !CLI::detail::lexical_cast(text.substr(value_at), bias)) {
     throw CLI::ValidationError(
         "--logit-bias",
         "expected ID=BIAS, as in 42=-1.5, found '" + text + "'");
   }
-  return {id, bias};
+  return {*id, bias};
 }
 
 } // namespace
@@ -37,53 +38,99 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
             ->type_name(type)
             ->group(group);
       };
-  add("--temp,--temperature",
+  const auto add_real = [&add](
+                            const char* names,
+                            std::optional<float>& value,
+                            const CLI::Validator& range,
+                            const char* type,
+                            const char* help) {
+    add(names, value, type, help)->check(range);
+  };
+  const auto add_whole = [&add](
+                             const char* names,
+                             auto& value,
+                             const CLI::Validator& range,
+                             const char* type,
+                             const char* help) {
+    add(names, value, type, help)->transform(range);
+  };
+  add_real(
+      "--temp,--temperature",
       options.temperature,
+      real_number(0),
       "NUMBER",
       "0 takes the most likely token");
-  add("--top-p",
+  add_real(
+      "--top-p",
       options.top_p,
+      real_number(0, 1),
       "P",
       "Sample from the most likely tokens that make up P");
-  add("--top-k", options.top_k, "K", "Sample from the K most likely; 0: all");
-  add("--min-p",
+  add_whole(
+      "--top-k",
+      options.top_k,
+      whole_number(0),
+      "K",
+      "Sample from the K most likely; 0: all");
+  add_real(
+      "--min-p",
       options.min_p,
+      real_number(0, 1),
       "P",
       "Drop tokens below P times the best one's probability");
-  add("--min-tokens-to-keep",
+  add_whole(
+      "--min-tokens-to-keep",
       options.min_tokens_to_keep,
+      whole_number(1),
       "N",
       "What --min-p always leaves");
-  add("--xtc-probability",
+  add_real(
+      "--xtc-probability",
       options.xtc_probability,
+      real_number(0, 1),
       "P",
       "Chance to exclude the top choices");
-  add("--xtc-threshold",
+  add_real(
+      "--xtc-threshold",
       options.xtc_threshold,
+      real_number(0, 0.5),
       "P",
       "A top choice is one above this probability");
-  add("--repetition-penalty,--repeat-penalty",
+  add_real(
+      "--repetition-penalty,--repeat-penalty",
       options.repetition_penalty,
+      real_number(0),
       "FACTOR",
       "Divide the logits of recent tokens; 1: off");
-  add("--presence-penalty",
+  add_real(
+      "--presence-penalty",
       options.presence_penalty,
+      real_number(),
       "NUMBER",
       "Subtracted once from recent tokens' logits");
-  add("--frequency-penalty",
+  add_real(
+      "--frequency-penalty",
       options.frequency_penalty,
+      real_number(),
       "NUMBER",
       "Subtracted for each recent occurrence");
-  add("--repetition-context-size,--repeat-last-n",
+  add_whole(
+      "--repetition-context-size,--repeat-last-n",
       options.penalty_window,
+      whole_number(0, 4096), // as validate() of the library has it
       "N",
-      "What counts as recent (default: 20 tokens)");
+      "What counts as recent (default: 20 tokens, at most 4096)");
   add("--logit-bias",
       options.logit_bias,
       "ID=BIAS",
       "Added to a token's logit; may be repeated")
       ->allow_extra_args(false);
-  add("--seed", options.seed, "N", "The same seed gives the same text");
+  add_whole(
+      "--seed",
+      options.seed,
+      whole_number(0, std::numeric_limits<std::uint64_t>::max()),
+      "N",
+      "The same seed gives the same text");
 }
 
 SamplingParams sampling_params(

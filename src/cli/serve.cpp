@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
+#include "cli/numbers.h"
 #include "cli/random_options.h"
 #include "cli/text_model.h"
 #include "qwen3_mlx/error.h"
@@ -85,7 +86,8 @@ void add_network_options(CLI::App& command, ServeCommand& options) {
       };
   auto& server = options.server;
   add("--host", server.host, "ADDRESS", "Address to listen on");
-  add("--port", server.port, "PORT", "Port to listen on; 0: any");
+  add("--port", server.port, "PORT", "Port to listen on; 0: any")
+      ->transform(whole_number(0, 65535));
   add("--alias", options.alias, "NAME", "The model's name for clients");
   add("--api-key",
       options.api_keys,
@@ -116,26 +118,27 @@ void add_network_options(CLI::App& command, ServeCommand& options) {
       server.limits.max_connections,
       "N",
       "Most open connections")
-      ->check(CLI::PositiveNumber);
+      ->transform(whole_number(1));
   add("--max-body",
       options.max_body_bytes,
       "BYTES",
-      "Most bytes of a request's body");
+      "Most bytes of a request's body")
+      ->transform(whole_number(1, std::uint64_t{1} << 40));
   add("--timeout",
       options.request_seconds,
       "SECONDS",
       "Most time of a request; 0: no limit")
-      ->check(CLI::NonNegativeNumber);
+      ->check(real_number(0, 1e9));
   add("--sse-ping-interval",
       options.ping_seconds,
       "SECONDS",
       "How often a silent stream gets a sign of life")
-      ->check(CLI::Range(0.05, 3600.0));
+      ->check(real_number(0.05, 3600.0));
   add("--drain-time",
       options.drain_seconds,
       "SECONDS",
       "How long requests may go on after SIGTERM")
-      ->check(CLI::NonNegativeNumber);
+      ->check(real_number(0, 1e9));
   command.add_flag("!--no-page", server.page, "Do not serve the chat page")
       ->group(group);
 }
@@ -154,24 +157,24 @@ void add_engine_options(CLI::App& command, ServeCommand& options) {
       engine.max_running,
       "N",
       "Most texts in one batch")
-      ->check(CLI::Range(1, 4096));
+      ->transform(whole_number(1, 4096));
   add("--max-queue", engine.max_waiting, "N", "Most texts in line for a place")
-      ->check(CLI::NonNegativeNumber);
+      ->transform(whole_number(0));
   add("--ctx-size,-c,--max-model-len",
       engine.max_context,
       "N",
       "Most tokens of a text; 0: what the model was made for")
-      ->check(CLI::NonNegativeNumber);
+      ->transform(whole_number(0));
   add("--prefill-step-size,-b,--batch-size",
       engine.max_step_tokens,
       "N",
       "Prompt tokens read in one step, beside the texts that go on")
-      ->check(CLI::PositiveNumber);
+      ->transform(whole_number(1));
   add("--max-tokens,-n",
       options.server.default_max_tokens,
       "N",
       "Most tokens where a request names no limit; 0: as the context allows")
-      ->check(CLI::NonNegativeNumber);
+      ->transform(whole_number(0));
   add("--max-memory",
       options.max_memory,
       "BYTES",
@@ -190,9 +193,12 @@ void add_engine_options(CLI::App& command, ServeCommand& options) {
       engine.kv.kv_bits,
       "BITS",
       "Quantize keys and values to this size")
-      ->check(CLI::IsMember(std::vector<int>{4, 8}));
+      ->check(CLI::IsMember(std::vector<int>{4, 8}))
+      ->transform(whole_number(1).description(""));
   add("--kv-group-size", engine.kv.kv_group_size, "N", "With --kv-bits")
-      ->check(CLI::IsMember(std::vector<int>{32, 64, 128}));
+      ->needs("--kv-bits")
+      ->check(CLI::IsMember(std::vector<int>{32, 64, 128}))
+      ->transform(whole_number(1).description(""));
   command
       .add_flag(
           "--prefix-cache,!--no-prefix-cache",
@@ -215,6 +221,7 @@ void add_template_options(CLI::App& command, ServeCommand& options) {
           "--use-default-chat-template",
           options.chat_template.use_default,
           "Use ChatML, whatever the model has")
+      ->excludes("--chat-template-file")
       ->group(group);
   command
       .add_option(

@@ -51,6 +51,87 @@ TEST(Arguments, WrongUsageIsStatus2WithTheReasonAndWhereHelpIs) {
   }
 }
 
+/// Checks that `command` refuses `options` with `message`.
+void expect_refused(
+    const std::string& command,
+    const std::vector<std::string>& options,
+    const std::string& message) {
+  std::vector<std::string> arguments{command, "--model", "/nowhere"};
+  arguments.insert(arguments.end(), options.begin(), options.end());
+  SCOPED_TRACE(::testing::PrintToString(arguments));
+  const auto result = run_cli(arguments);
+  EXPECT_EQ(result.code, 2);
+  EXPECT_THAT(result.err, HasSubstr(message));
+}
+
+TEST(Arguments, NumbersOutOfRangeAreToldInTheSameWords) {
+  const std::string least_1 = "expected a whole number of at least 1, found ";
+  expect_refused("generate", {"-m", "0"}, "--max-tokens: " + least_1 + "'0'");
+  expect_refused("generate", {"-m", "abc"}, least_1 + "'abc'");
+  expect_refused("generate", {"-m", "0x10"}, least_1 + "'0x10'");
+  expect_refused("generate", {"-m", "1.5"}, least_1 + "'1.5'");
+  expect_refused("generate", {"-m", "-"}, least_1 + "'-'");
+  expect_refused("generate", {"-m", ""}, "found ''");
+  expect_refused(
+      "generate",
+      {"-m", "2147483648"},
+      "expected a whole number from 1 to 2147483647, found '2147483648'");
+  expect_refused("bench", {"-p", "0"}, "--prompt-tokens: " + least_1 + "'0'");
+  const std::string least_0 = "expected a whole number of at least 0, found ";
+  expect_refused("generate", {"--top-logprobs", "-1"}, least_0 + "'-1'");
+  expect_refused("generate", {"--seed", "-1"}, least_0 + "'-1'");
+  expect_refused(
+      "generate",
+      {"--seed", "18446744073709551616"},
+      "expected a whole number from 0 to 18446744073709551615");
+  expect_refused("perplexity", {"x", "--seed", "-1"}, least_0 + "'-1'");
+  expect_refused(
+      "generate",
+      {"--repetition-context-size", "2147483647"},
+      "--repetition-context-size: expected a whole number from 0 to 4096");
+  expect_refused(
+      "chat", {"--top-p", "7"}, "--top-p: expected a number from 0 to 1");
+  expect_refused("chat", {"--temp", "nan"}, "of at least 0, found 'nan'");
+  expect_refused("chat", {"--presence-penalty", "inf"}, "a finite number");
+}
+
+TEST(Arguments, LimitsOfTheServerAreNumbers) {
+  if (run_cli({"--help"}).out.find("\n  serve ") == std::string::npos) {
+    GTEST_SKIP() << "a build without the server";
+  }
+  expect_refused("serve", {"--max-body", "-1"}, "--max-body: expected");
+  expect_refused("serve", {"--timeout", "nan"}, "--timeout: expected");
+  expect_refused("serve", {"--port", "65536"}, "from 0 to 65535");
+  expect_refused("serve", {"--kv-group-size", "32"}, "requires --kv-bits");
+}
+
+TEST(Arguments, OptionsWithoutEffectAreRefused) {
+  for (const std::string option : {"--sys", "--prefill-response"}) {
+    expect_refused("generate", {"--prompt-ids", "1", option, "x"}, "excludes");
+  }
+  expect_refused(
+      "generate", {"hi", "--ignore-chat-template", "--sys", "x"}, "excludes");
+  expect_refused(
+      "generate", {"hi", "--prompt-cache-file", "f", "--sys", "x"}, "excludes");
+  expect_refused(
+      "cache-prompt",
+      {"hi",
+       "--prompt-cache-file",
+       "f",
+       "--ignore-chat-template",
+       "--sys",
+       "x"},
+      "excludes");
+  for (const std::string command : {"generate", "chat"}) {
+    expect_refused(command, {"--kv-group-size", "32"}, "requires --kv-bits");
+    expect_refused(command, {"--quantized-kv-start", "8"}, "--kv-bits");
+    expect_refused(
+        command,
+        {"--chat-template-file", "f", "--use-default-chat-template"},
+        "excludes");
+  }
+}
+
 TEST(Arguments, FailuresAreStatus1AndNameTheFile) {
   for (const std::string command : {"generate", "chat", "info", "bench"}) {
     SCOPED_TRACE(command);

@@ -185,7 +185,7 @@ TEST_F(Generate, ExtraStopTokensEndTheTextAndAreNotShown) {
        "--ignore-eos",
        "--extra-eos-token",
        std::to_string(third)});
-  EXPECT_EQ(ignored.at("ids"), json.at("ids"));
+  EXPECT_EQ(ignored.at("ids"), stopped.at("ids"));
 }
 
 TEST_F(Generate, GenerationConfigGivesDefaultsThatOptionsOverride) {
@@ -204,6 +204,12 @@ TEST_F(Generate, LogitBiasForcesAToken) {
           {"hello", "-m", "3", "--temp", "0", "--logit-bias", "65=1000"})
           .at("ids");
   EXPECT_EQ(ids, Json::array({65, 65, 65}));
+}
+
+TEST_F(Generate, NumbersAreDecimal) {
+  const auto json = generate_json({"hello", "-m", "010", "--seed", "010"});
+  EXPECT_THAT(json.at("ids"), SizeIs(10));
+  EXPECT_EQ(json.at("seed"), 10);
 }
 
 TEST_F(Generate, CachesOfEveryKindAnswer) {
@@ -227,6 +233,9 @@ TEST_F(Generate, BadInputIsToldAndFails) {
   EXPECT_NE(generate({"hello", "--temp", "-1"}).code, 0);
   EXPECT_EQ(generate({"hello", "--logit-bias", "x"}).code, 2);
   EXPECT_EQ(generate({"hello", "--extra-eos-token", "nope"}).code, 2);
+  const auto outside = generate({"hello", "--extra-eos-token", "272"});
+  EXPECT_EQ(outside.code, 2);
+  EXPECT_THAT(outside.err, HasSubstr("vocabulary of 272"));
   EXPECT_EQ(generate({"hello", "--chat-template-config", "[]"}).code, 2);
 }
 

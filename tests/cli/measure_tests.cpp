@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // info, bench and perplexity on a tiny checkpoint.
 
+#include <fstream>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -12,6 +14,7 @@ namespace qwen3_mlx::testing {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using Json = nlohmann::json;
 
@@ -140,6 +143,25 @@ TEST_F(Measure, PerplexityDoesNotDependOnTheBatch) {
       "perplexity", {file, "--sequence-length", "32", "--num-samples", "2"});
   EXPECT_EQ(sample.at("tokens"), 2 * 31);
   EXPECT_NE(run("perplexity", {file, "--sequence-length", "4000"}).code, 0);
+}
+
+TEST_F(Measure, ATokenizerLargerThanTheModelIsRefused) {
+  const auto path = folder_.path() / "tokenizer.json";
+  auto tokenizer = Json::parse(std::ifstream(path));
+  auto token = tokenizer.at("added_tokens").back();
+  token["id"] = 300;
+  token["content"] = "<|new|>";
+  tokenizer["added_tokens"].push_back(token);
+  std::ofstream(path) << tokenizer;
+  const auto saved = (folder_.path() / "saved.safetensors").string();
+  for (const auto& result :
+       {run("perplexity", {"-", "-c", "2"}, "hello<|new|>hello"),
+        run("cache-prompt", {"a<|new|>", "--prompt-cache-file", saved})}) {
+    EXPECT_EQ(result.code, 1);
+    EXPECT_THAT(result.out, IsEmpty());
+    EXPECT_THAT(result.err, HasSubstr("tokenizer gives the token id 300"));
+    EXPECT_THAT(result.err, HasSubstr("has 272 tokens"));
+  }
 }
 
 } // namespace
