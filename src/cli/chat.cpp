@@ -110,7 +110,14 @@ class ChatLoop {
     generate_.stop_ids = std::move(ids);
   }
 
-  void run() {
+  /// Throws InvalidArgument for what would make every answer fail.
+  void check(const Model& model) const {
+    validate(params_, model.args().vocab_size);
+  }
+
+  /// Until the input ends or /quit. Returns whether nothing went wrong.
+  bool run() {
+    bool all_well = true;
     // The line editor shows its prompt before it takes Ctrl-C for a key.
     std::optional<InterruptsIgnored> ignored;
     if (stdin_is_terminal()) {
@@ -125,15 +132,17 @@ class ChatLoop {
       try {
         if (line->front() == '/') {
           if (!run_command(*line)) {
-            return;
+            break;
           }
         } else {
           answer(*line);
         }
       } catch (const Error& error) {
         std::cerr << "qwen3-mlx: " << error.what() << '\n';
+        all_well = false;
       }
     }
+    return all_well;
   }
 
  private:
@@ -222,7 +231,7 @@ class ChatLoop {
   LineEditor editor_;
 };
 
-void run(const ChatCommand& options) {
+void run(const ChatCommand& options, Exit& exit) {
   const auto tokenizer = load_tokenizer(options.model.model);
   PromptRenderer renderer(options.model.model, options.chat_template);
   warn_of_fallback(renderer);
@@ -232,16 +241,20 @@ void run(const ChatCommand& options) {
   session.set_system_prompt(options.system_prompt);
   ChatLoop loop(options, std::move(session), model);
   loop.set_stop_ids(stop_ids(model, &tokenizer, options.extra_eos_tokens));
+  loop.check(model);
   if (stdin_is_terminal() && stdout_is_terminal()) {
     std::cout << "Chat with " << options.model.name
               << "; /help tells more, /quit leaves.\n";
   }
-  loop.run();
+  // A person has read what went wrong; a script has only the status.
+  if (!loop.run() && !stdin_is_terminal()) {
+    exit.code = Exit::failed;
+  }
 }
 
 } // namespace
 
-void add_chat(CLI::App& app, Exit&) {
+void add_chat(CLI::App& app, Exit& exit) {
   auto options = std::make_shared<ChatCommand>();
   auto* command = app.add_subcommand("chat", "Talk with a model");
   add_model_options(*command, options->model);
@@ -319,9 +332,9 @@ void add_chat(CLI::App& app, Exit&) {
       std::string("\nWhile chatting:\n") + chat_help +
       "\nExample:\n"
       "  qwen3-mlx chat --model DIR --sys \"Answer in one sentence.\"");
-  command->callback([options] {
+  command->callback([options, &exit] {
     find_model(options->model);
-    run(*options);
+    run(*options, exit);
   });
 }
 

@@ -97,12 +97,21 @@ TEST_F(Chat, MistakesAreToldAndTheConversationGoesOn) {
       "/bogus\n/load /nowhere\n/load " + bad.string() +
           "\n/save\n/help\nhello\n",
       {"-m", "2"});
-  EXPECT_EQ(result.code, 0);
+  EXPECT_EQ(result.code, 1); // a script has no other sign
   EXPECT_THAT(result.err, HasSubstr("unknown command /bogus"));
   EXPECT_THAT(result.err, HasSubstr("/nowhere"));
   EXPECT_THAT(result.err, HasSubstr("bad.json"));
   EXPECT_THAT(result.err, HasSubstr("/save needs"));
   EXPECT_THAT(result.out, HasSubstr("/clear"));
+}
+
+TEST_F(Chat, WrongSamplingIsToldBeforeTheFirstQuestion) {
+  for (const auto& wrong : std::vector<std::vector<std::string>>{
+           {"--top-p", "7"}, {"--logit-bias", "272=1"}}) {
+    const auto result = chat("", wrong);
+    EXPECT_EQ(result.code, 2);
+    EXPECT_THAT(result.err, HasSubstr("expected"));
+  }
 }
 
 TEST_F(Chat, CtrlCStopsTheAnswerAndNotTheProgram) {
