@@ -5,7 +5,6 @@
 #include <iostream>
 #include <memory>
 
-#include "base/file.h"
 #include "cli/answer.h"
 #include "cli/cache_options.h"
 #include "cli/commands.h"
@@ -64,13 +63,14 @@ void add_prompt_options(CLI::App& command, GenerateCommand& options) {
                          "The prompt; - reads it from standard input")
                      ->type_name("TEXT")
                      ->group(group);
-  auto* file =
-      command
-          .add_option(
-              "-f,--file", options.prompt_file, "Read the prompt from a file")
-          ->type_name("FILE")
-          ->excludes(prompt)
-          ->group(group);
+  auto* file = command
+                   .add_option(
+                       "-f,--file",
+                       options.prompt_file,
+                       "Read the prompt from a file; - is standard input")
+                   ->type_name("FILE")
+                   ->excludes(prompt)
+                   ->group(group);
   command
       .add_option(
           "--prompt-ids",
@@ -221,7 +221,7 @@ std::string chomp(std::string text) {
 
 std::string prompt_text(const GenerateCommand& options) {
   if (!options.prompt_file.empty()) {
-    return chomp(read_file(options.prompt_file));
+    return chomp(read_text(options.prompt_file));
   }
   if (options.prompt.has_value() && *options.prompt != "-") {
     return *options.prompt;

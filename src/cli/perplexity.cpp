@@ -14,7 +14,6 @@
 #include <memory>
 #include <random>
 
-#include "base/file.h"
 #include "cli/answer.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
@@ -77,8 +76,7 @@ mx::array losses_of(const Model& model, const mx::array& tokens) {
 
 std::vector<std::uint32_t> read_tokens(const PerplexityCommand& options) {
   const auto tokenizer = load_tokenizer(options.model.model);
-  const auto text =
-      options.text_file == "-" ? read_stdin() : read_file(options.text_file);
+  const auto text = read_text(options.text_file);
   return tokenizer.encode(text, /* add_special_tokens */ true);
 }
 

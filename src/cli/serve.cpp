@@ -9,11 +9,11 @@
 #include <memory>
 #include <sstream>
 
-#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/numbers.h"
 #include "cli/random_options.h"
+#include "cli/terminal.h"
 #include "cli/text_model.h"
 #include "qwen3_mlx/error.h"
 #include "server/server.h"
@@ -248,7 +248,7 @@ std::vector<std::string> read_keys(const ServeCommand& options) {
     keys.emplace_back(key);
   }
   if (!options.api_key_file.empty()) {
-    std::istringstream lines(read_file(options.api_key_file, 1 << 20));
+    std::istringstream lines(read_text(options.api_key_file, 1 << 20));
     for (std::string line; std::getline(lines, line);) {
       if (line.ends_with('\r')) {
         line.pop_back();

@@ -2,6 +2,7 @@
 
 #include "cli/terminal.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +14,7 @@
 #include <string_view>
 #include <system_error>
 
+#include "base/file.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx::cli {
@@ -69,21 +71,61 @@ std::string duration(double seconds) {
                        : std::to_string(minutes) + ":" + two(whole % 60);
 }
 
-std::string read_stdin() {
+namespace {
+
+std::string
+read_to_end(int file, const std::filesystem::path& path, std::uint64_t most) {
   std::string text;
   std::array<char, 1 << 16> chunk;
   for (;;) {
-    const auto n = ::read(STDIN_FILENO, chunk.data(), chunk.size());
+    const auto n = ::read(file, chunk.data(), chunk.size());
     if (n == 0) {
       return text;
     }
     if (n > 0) {
       text.append(chunk.data(), static_cast<std::size_t>(n));
     } else if (errno != EINTR) {
-      throw Error(
-          "cannot read standard input: " +
-          std::generic_category().message(errno));
+      throw FileError(
+          path, "cannot read: " + std::generic_category().message(errno));
     }
+    // A device may never end.
+    if (text.size() > most) {
+      throw FileError(path, "has more than " + human_bytes(most));
+    }
+  }
+}
+
+} // namespace
+
+std::string read_stdin() {
+  return read_to_end(STDIN_FILENO, "standard input", std::uint64_t{1} << 30);
+}
+
+std::string
+read_text(const std::filesystem::path& path, std::uint64_t max_bytes) {
+  if (path == "-") {
+    return read_to_end(STDIN_FILENO, "standard input", max_bytes);
+  }
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  // What is missing or has no bytes is told there.
+  if (!std::filesystem::exists(status) ||
+      std::filesystem::is_regular_file(status) ||
+      std::filesystem::is_directory(status)) {
+    return read_file(path, max_bytes);
+  }
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) {
+    throw FileError(
+        path, "cannot open: " + std::generic_category().message(errno));
+  }
+  try {
+    auto text = read_to_end(file, path, max_bytes);
+    ::close(file);
+    return text;
+  } catch (...) {
+    ::close(file);
+    throw;
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 
 namespace qwen3_mlx::cli {
@@ -29,8 +30,15 @@ std::string fixed(double value, int decimals);
 std::string duration(double seconds);
 
 /// The whole of standard input, byte for byte. Throws Error when it cannot be
-/// read.
+/// read or is longer than a text may be (1 GiB).
 std::string read_stdin();
+
+/// The whole of a file, which may be a pipe, as of <(command), or a device; "-"
+/// is standard input. Throws Error, or FileError where it has more than
+/// `max_bytes`.
+std::string read_text(
+    const std::filesystem::path& path,
+    std::uint64_t max_bytes = std::uint64_t{1} << 30);
 
 /// One line on stderr that shows how far a job is, of bytes with the rate and
 /// the time that is left; nothing when stderr is not

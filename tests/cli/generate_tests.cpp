@@ -123,11 +123,30 @@ TEST_F(Generate, ReadsThePromptFromAnywhere) {
   EXPECT_EQ(
       generate_json({"-f", file.string(), "-m", "2"}).at("prompt_ids"), ids);
   for (const auto& from_stdin : std::vector<std::vector<std::string>>{
-           {"-m", "2", "--json"}, {"-", "-m", "2", "--json"}}) {
+           {"-m", "2", "--json"},
+           {"-", "-m", "2", "--json"},
+           {"-f", "-", "-m", "2", "--json"},
+           {"-f", "/dev/stdin", "-m", "2", "--json"}}) {
     const auto result = generate(from_stdin, "hello\n");
     ASSERT_EQ(result.code, 0) << result.err;
     EXPECT_EQ(Json::parse(result.out).at("prompt_ids"), ids);
   }
+}
+
+TEST_F(Generate, ReadsThePromptFromAPipe) {
+  const auto ids = generate_json({"-p", "hello", "-m", "2"}).at("prompt_ids");
+  const auto piped = run_program(
+      "/bin/sh",
+      {"-c",
+       "echo hello | \"$0\" generate --model \"$1\" -f /dev/stdin -m 2 --json",
+       QWEN3_MLX_PROGRAM,
+       model().string()});
+  ASSERT_EQ(piped.code, 0) << piped.err;
+  EXPECT_EQ(Json::parse(piped.out).at("prompt_ids"), ids);
+  EXPECT_EQ(generate({"-f", "/dev/null", "-m", "1"}).code, 0);
+  const auto folder = generate({"-f", folder_.path().string(), "-m", "1"});
+  EXPECT_EQ(folder.code, 1);
+  EXPECT_THAT(folder.err, HasSubstr("not a regular file"));
 }
 
 TEST_F(Generate, PromptIsRenderedUnlessToldNotTo) {
