@@ -20,6 +20,13 @@ CLI::IsMember one_of(std::vector<std::string> words) {
   return CLI::IsMember(std::move(words));
 }
 
+/// Empty where `device` is to be had.
+std::string missing_device(const std::string& device) {
+  return device == "gpu" && !mx::is_available(mx::Device::gpu)
+      ? "this machine has no GPU that this build can use; use --device cpu"
+      : "";
+}
+
 mx::Dtype dtype_named(const std::string& name) {
   if (name == "float32") {
     return mx::float32;
@@ -49,6 +56,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
           "--device", options.device, "Where to run (default: the GPU if any)")
       ->type_name("DEVICE")
       ->check(one_of({"cpu", "gpu"}))
+      ->check(CLI::Validator(missing_device, ""))
       ->group(group);
   command
       .add_option(

@@ -105,6 +105,17 @@ TEST(Arguments, LimitsOfTheServerAreNumbers) {
   expect_refused("serve", {"--kv-group-size", "32"}, "requires --kv-bits");
 }
 
+TEST(Arguments, AGpuThatIsNotThereIsTold) {
+  const auto wanted =
+      run_cli({"generate", "--model", "/nowhere", "--device", "gpu", "hi"});
+  if (wanted.code == 1) {
+    GTEST_SKIP() << "a GPU is here";
+  }
+  EXPECT_EQ(wanted.code, 2);
+  EXPECT_THAT(wanted.err, HasSubstr("--device: this machine has no GPU"));
+  EXPECT_THAT(wanted.err, HasSubstr("--device cpu"));
+}
+
 TEST(Arguments, OptionsWithoutEffectAreRefused) {
   for (const std::string option : {"--sys", "--prefill-response"}) {
     expect_refused("generate", {"--prompt-ids", "1", option, "x"}, "excludes");
