@@ -212,6 +212,14 @@ void add_perplexity(CLI::App& app, Exit& exit) {
           "Only this many sequences, chosen at random; -1: all")
       ->capture_default_str()
       ->type_name("N")
+      ->transform(whole_number(-1).description(""))
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return std::string(
+                text == "0" ? "expected at least 1, or -1 for all, found '0'"
+                            : "");
+          },
+          ""))
       ->group(group);
   command->add_option("--seed", options->seed, "Of that choice")
       ->capture_default_str()

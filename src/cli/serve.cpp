@@ -279,6 +279,13 @@ std::string model_name(const std::filesystem::path& path) {
                                      : name.filename().string();
 }
 
+void tell_of_context(int asked, int made_for) {
+  if (asked > made_for) {
+    std::cerr << "qwen3-mlx: the model was made for " << made_for
+              << " tokens; --ctx-size " << asked << " is lowered to that\n";
+  }
+}
+
 void run(ServeCommand options, Exit& exit) {
   auto& server = options.server;
   server.api_keys = read_keys(options);
@@ -311,12 +318,10 @@ void run(ServeCommand options, Exit& exit) {
       : load_chat_template(
             options.chat_template.file.empty() ? options.model.model
                                                : options.chat_template.file);
+  auto model = load_or_make(options.model, options.random);
+  tell_of_context(engine.max_context, model.args().max_position_embeddings);
   exit.code = serve(
-      load_or_make(options.model, options.random),
-      *tokenizer,
-      std::move(chat_template),
-      engine,
-      server);
+      std::move(model), *tokenizer, std::move(chat_template), engine, server);
 }
 
 } // namespace

@@ -85,6 +85,8 @@ TEST(Arguments, NumbersOutOfRangeAreToldInTheSameWords) {
       {"--seed", "18446744073709551616"},
       "expected a whole number from 0 to 18446744073709551615");
   expect_refused("perplexity", {"x", "--seed", "-1"}, least_0 + "'-1'");
+  expect_refused("perplexity", {"x", "--num-samples", "0"}, "-1 for all");
+  expect_refused("perplexity", {"x", "--num-samples", "-2"}, "at least -1");
   expect_refused(
       "generate",
       {"--repetition-context-size", "2147483647"},
