@@ -118,6 +118,16 @@ TEST(Arguments, AGpuThatIsNotThereIsTold) {
   EXPECT_THAT(wanted.err, HasSubstr("--device cpu"));
 }
 
+TEST(Arguments, AFolderOfGgufSaysToNameTheFile) {
+  const TempDir folder;
+  folder.write("b.gguf", "GGUF");
+  const auto file = folder.write("a.gguf", "GGUF");
+  const auto result =
+      run_cli({"generate", "--model", folder.path().string(), "hi"});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_THAT(result.err, HasSubstr("--model " + file.string()));
+}
+
 TEST(Arguments, OptionsWithoutEffectAreRefused) {
   for (const std::string option : {"--sys", "--prefill-response"}) {
     expect_refused("generate", {"--prompt-ids", "1", option, "x"}, "excludes");
