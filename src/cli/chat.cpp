@@ -96,8 +96,10 @@ class ChatLoop {
  public:
   ChatLoop(const ChatCommand& options, ChatSession session, Model model)
       : session_(std::move(session)), hide_thinking_(options.hide_thinking),
-        statistics_(options.verbose),
-        params_(sampling_params(options.sampling, model.generation_config())),
+        statistics_(options.verbose), params_(sampling_params(
+                                          options.sampling,
+                                          model.generation_config(),
+                                          model.args().vocab_size)),
         editor_(
             options.no_history ? std::filesystem::path()
                                : default_history_file()) {

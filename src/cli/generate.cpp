@@ -321,7 +321,14 @@ void run(const GenerateCommand& options, Exit& exit) {
       stop_ids(model, tokens, options.extra_eos_tokens, options.ignore_eos);
   generate.logprobs = options.json;
   generate.top_logprobs = options.top_logprobs.value_or(0);
-  auto params = sampling_params(options.sampling, model.generation_config());
+  if (generate.top_logprobs > model.args().vocab_size) {
+    throw CLI::ValidationError(
+        "--top-logprobs",
+        "the model's vocabulary has only " +
+            std::to_string(model.args().vocab_size) + " tokens");
+  }
+  auto params = sampling_params(
+      options.sampling, model.generation_config(), model.args().vocab_size);
   params.xtc_special_tokens = *generate.stop_ids;
 
   const InterruptScope interrupt;

@@ -135,7 +135,8 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
 
 SamplingParams sampling_params(
     const SamplingOptions& options,
-    const GenerationConfig& defaults) {
+    const GenerationConfig& defaults,
+    int vocab_size) {
   SamplingParams params;
   const auto pick = [](auto& value, const auto& option, const auto& fallback) {
     if (option.has_value()) {
@@ -168,7 +169,14 @@ SamplingParams sampling_params(
   set(params.frequency_penalty, options.frequency_penalty);
   set(params.penalty_window, options.penalty_window);
   for (const auto& text : options.logit_bias) {
-    params.logit_bias.push_back(parse_bias(text));
+    const auto bias = parse_bias(text);
+    if (bias.first >= static_cast<std::uint32_t>(vocab_size)) {
+      throw CLI::ValidationError(
+          "--logit-bias",
+          "expected a token id below " + std::to_string(vocab_size) +
+              ", found '" + text + "'");
+    }
+    params.logit_bias.push_back(bias);
   }
   params.seed = options.seed;
   return params;

@@ -36,9 +36,10 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options);
 
 /// The options over the checkpoint's own defaults. A checkpoint that says
 /// do_sample false means temperature 0. Throws CLI::ValidationError for a
-/// --logit-bias that is not ID=BIAS.
+/// --logit-bias that is not ID=BIAS with an id below `vocab_size`.
 SamplingParams sampling_params(
     const SamplingOptions& options,
-    const GenerationConfig& defaults);
+    const GenerationConfig& defaults,
+    int vocab_size);
 
 } // namespace qwen3_mlx::cli

@@ -251,6 +251,12 @@ TEST_F(Generate, BadInputIsToldAndFails) {
   EXPECT_NE(generate({"--prompt-ids", "", "-m", "1"}).code, 0);
   EXPECT_NE(generate({"hello", "--temp", "-1"}).code, 0);
   EXPECT_EQ(generate({"hello", "--logit-bias", "x"}).code, 2);
+  const auto bias = generate({"hello", "--logit-bias", "272=1"});
+  EXPECT_EQ(bias.code, 2);
+  EXPECT_THAT(bias.err, HasSubstr("--logit-bias: expected a token id below"));
+  const auto many = generate({"hello", "--json", "--top-logprobs", "273"});
+  EXPECT_EQ(many.code, 2);
+  EXPECT_THAT(many.err, HasSubstr("--top-logprobs: the model's vocabulary"));
   EXPECT_EQ(generate({"hello", "--extra-eos-token", "nope"}).code, 2);
   const auto outside = generate({"hello", "--extra-eos-token", "272"});
   EXPECT_EQ(outside.code, 2);
