@@ -14,8 +14,8 @@ struct ConvertSource {
   Checkpoint checkpoint;
 };
 
-/// Throws InvalidArgument where `from` is `to`, and what reading its config and
-/// headers throws.
+/// Throws InvalidArgument where `to` is or holds `from` or a file of it, which
+/// replacing `to` would remove, and what reading config and headers throws.
 ConvertSource
 open_source(const std::filesystem::path& from, const std::filesystem::path& to);
 

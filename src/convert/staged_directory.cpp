@@ -25,6 +25,10 @@ namespace fs = std::filesystem;
 // One call must not exceed what Linux and macOS transfer at once.
 constexpr std::size_t max_io_bytes = std::size_t{1} << 30;
 constexpr std::string_view infix = ".part-";
+constexpr std::size_t n_random = 6; // characters that mkdtemp() chooses
+// Says that a directory of that name is ours.
+constexpr const char* marker_name = "qwen3-mlx-unfinished";
+constexpr const char* content_name = "content";
 
 std::string reason(std::string_view what, int error) {
   return std::string(what) + ": " + std::generic_category().message(error);
@@ -45,19 +49,73 @@ int lock_directory(const fs::path& path) {
   return fd;
 }
 
-/// Removes what processes that are gone have left of this target.
+/// "<target>.part-XXXXXX" as mkdtemp() makes it.
+bool is_part_name(std::string_view name, std::string_view prefix) {
+  constexpr std::string_view letters =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+  return name.size() == prefix.size() + n_random && name.starts_with(prefix) &&
+      name.find_first_not_of(letters, prefix.size()) == std::string_view::npos;
+}
+
+/// Removes a directory that StagedDirectory made. The marker goes last but the
+/// directory itself, so that a removal that is cut short can be taken up; and
+/// whatever else somebody has put there stays.
+void remove_part(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path / content_name, error);
+  if (!error) {
+    fs::remove(path / marker_name, error);
+    fs::remove(path, error);
+  }
+}
+
+/// Removes what processes that are gone have left of this target. Nothing but
+/// this program's own goes: the name may be somebody's.
 void remove_left_over(const fs::path& target) {
   const auto prefix = target.filename().string() + std::string(infix);
+  std::vector<fs::path> found;
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(parent_of(target), error)) {
-    if (!entry.path().filename().string().starts_with(prefix)) {
+    if (is_part_name(entry.path().filename().string(), prefix) &&
+        entry.symlink_status(error).type() == fs::file_type::directory) {
+      found.push_back(entry.path());
+    }
+  }
+  for (const auto& path : found) {
+    const int lock = lock_directory(path);
+    if (lock < 0) {
       continue;
     }
-    const int lock = lock_directory(entry.path());
-    if (lock >= 0) {
-      fs::remove_all(entry.path(), error);
-      ::close(lock);
+    if (fs::is_regular_file(fs::symlink_status(path / marker_name, error))) {
+      remove_part(path);
+    } else {
+      // Only when empty, as a process leaves it that has just begun.
+      fs::remove(path, error);
     }
+    ::close(lock);
+  }
+}
+
+/// Throws unless the directory is empty or a checkpoint: "--force" is said of
+/// an older result, not of whatever a mistyped name leads to.
+void check_replaceable(const fs::path& target) {
+  bool is_empty = true;
+  bool has_config = false;
+  bool has_tensors = false;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(target, error)) {
+    is_empty = false;
+    has_config = has_config || entry.path().filename() == "config.json";
+    has_tensors = has_tensors || entry.path().extension() == ".safetensors";
+  }
+  if (error) {
+    throw FileError(target, reason("cannot list", error.value()));
+  }
+  if (!is_empty && !(has_config && has_tensors)) {
+    throw FileError(
+        target,
+        "is not replaced, for it is not a checkpoint: expected config.json and "
+        "*.safetensors in it; choose another target or remove it yourself");
   }
 }
 
@@ -156,33 +214,44 @@ StagedDirectory::StagedDirectory(
         kind_ == Kind::file ? "is already there and not a file"
                             : "is already there and not a directory");
   }
+  if (fs::is_directory(status)) {
+    check_replaceable(target_);
+  }
   const auto parent = parent_of(target_);
   fs::create_directories(parent, error);
   if (error) {
     throw FileError(parent, reason("cannot create", error.value()));
   }
   remove_left_over(target_);
-  auto name = target_.string() + std::string(infix) + "XXXXXX";
+  auto name =
+      target_.string() + std::string(infix) + std::string(n_random, 'X');
   if (::mkdtemp(name.data()) == nullptr) {
     throw FileError(target_, reason("cannot create", errno));
   }
-  directory_ = name;
-  lock_ = lock_directory(directory_);
+  const fs::path part = name;
+  lock_ = lock_directory(part);
   if (lock_ < 0) {
+    fs::remove(part, error);
     throw FileError(target_, "another process is writing it at this moment");
   }
-  ::chmod(directory_.c_str(), 0755);
+  part_ = part;
+  directory_ = part_ / content_name;
+  try {
+    StagedFile(part_ / marker_name, target_);
+    if (::mkdir(directory_.c_str(), 0755) != 0) {
+      throw FileError(target_, reason("cannot create", errno));
+    }
+  } catch (...) {
+    remove_part(part_);
+    ::close(lock_);
+    throw;
+  }
 }
 
 StagedDirectory::~StagedDirectory() {
   files_.clear();
-  if (!directory_.empty()) {
-    std::error_code error;
-    fs::remove_all(directory_, error);
-  }
-  if (lock_ >= 0) {
-    ::close(lock_);
-  }
+  remove_part(part_);
+  ::close(lock_);
 }
 
 std::uint64_t StagedDirectory::free_bytes() const {
@@ -225,6 +294,7 @@ void StagedDirectory::publish() {
   }
   std::error_code error;
   if (replace_ && fs::exists(target_, error)) {
+    check_replaceable(target_); // it may have become another meanwhile
     if (!exchange(directory_, target_)) {
       // In two steps then: what is old goes before what is new comes.
       fs::remove_all(target_, error);
@@ -233,7 +303,6 @@ void StagedDirectory::publish() {
         throw FileError(
             target_, reason("cannot rename into place", error.value()));
       }
-      directory_.clear();
     }
     sync_directory(parent_of(target_));
     return; // the destructor removes what was exchanged
@@ -242,7 +311,6 @@ void StagedDirectory::publish() {
   if (::rename(directory_.c_str(), target_.c_str()) != 0) {
     throw FileError(target_, reason("cannot rename into place", errno));
   }
-  directory_.clear();
   sync_directory(parent_of(target_));
 }
 

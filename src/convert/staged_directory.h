@@ -30,16 +30,18 @@ class StagedFile {
   int fd_ = -1;
 };
 
-/// Files go to "<target>.part-XXXXXX"; publish() syncs them and renames the
-/// directory; the destructor removes what was not published. While it lives it
-/// holds a lock on the directory, by which a later run knows what is left over
-/// from a process that was killed, and removes it.
+/// Files go to "<target>.part-XXXXXX/content"; publish() syncs them and renames
+/// them into place; the destructor removes the rest. While it lives it holds a
+/// lock on "<target>.part-XXXXXX", by which a later run knows what is left over
+/// from a process that was killed, and a file there says that this program made
+/// it: nothing else is ever removed.
 class StagedDirectory {
  public:
   /// What appears under the target's name.
   enum class Kind { directory, file };
 
-  /// Throws FileError when `target` is there, unless `replace`.
+  /// Throws FileError when `target` is there, unless `replace`; and also then
+  /// when it is a directory that is neither empty nor a checkpoint.
   StagedDirectory(
       const std::filesystem::path& target,
       bool replace,
@@ -66,7 +68,8 @@ class StagedDirectory {
   void publish_file();
 
   std::filesystem::path target_;
-  std::filesystem::path directory_;
+  std::filesystem::path part_;      ///< "<target>.part-XXXXXX".
+  std::filesystem::path directory_; ///< In it: what will be published.
   bool replace_;
   Kind kind_;
   int lock_ = -1;

@@ -156,7 +156,7 @@ TEST_P(Atomicity, KilledAtAnyMomentTheTargetIsAbsentOrComplete) {
   constexpr int runs = 150;
   for (int n = 0; n < runs; ++n) {
     const pid_t child = start(source, target);
-    const std::uniform_real_distribution<double> share(0.0, 1.1);
+    const std::uniform_real_distribution<double> share(0.0, 1.4);
     auto wait = share;
     std::this_thread::sleep_for(duration * wait(random));
     ::kill(child, SIGKILL);
@@ -255,6 +255,67 @@ TEST(StagedDirectory, RefusesATargetThatIsThere) {
   EXPECT_THROW(
       StagedDirectory(folder.path() / "a_file", /* replace */ true), FileError);
   EXPECT_THROW(StagedDirectory(folder.path() / "..", true), FileError);
+}
+
+TEST(StagedDirectory, OnlyCheckpointsAndEmptyDirectoriesAreReplaced) {
+  const TempDir folder;
+  const auto target = folder.path() / "target";
+  folder.write("target/config.json", "{}");
+  folder.write("target/thesis.txt", "mine");
+  try {
+    StagedDirectory(target, /* replace */ true);
+    FAIL();
+  } catch (const FileError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("not a checkpoint"));
+    EXPECT_THAT(error.what(), HasSubstr("choose another target"));
+  }
+  EXPECT_EQ(contents(target).size(), 2u);
+  EXPECT_EQ(count_entries(folder.path()), 1u);
+  {
+    // What it becomes while the new one is written counts as well.
+    const auto late = folder.path() / "late";
+    fs::create_directory(late);
+    StagedDirectory directory(late, /* replace */ true);
+    folder.write("late/thesis.txt", "mine");
+    EXPECT_THROW(directory.publish(), FileError);
+    EXPECT_TRUE(fs::exists(late / "thesis.txt"));
+  }
+  folder.write("target/model.safetensors", "");
+  StagedDirectory directory(target, /* replace */ true);
+  directory.write_file("a", "1");
+  directory.publish();
+  EXPECT_EQ(contents(target), (Contents{{"a", "1"}}));
+}
+
+TEST(StagedDirectory, OnlyWhatThisProgramLeftBehindIsRemoved) {
+  const TempDir folder;
+  // Somebody's own directories and files, whose names begin alike.
+  for (const auto* name :
+       {"target.part-backup/thesis.txt",
+        "target.part-abc123/content/thesis.txt",
+        "target.part-1/qwen3-mlx-unfinished",
+        "target.part-aB-12_/qwen3-mlx-unfinished",
+        "target.part-abcdef0/qwen3-mlx-unfinished",
+        "target.part-file12"}) {
+    folder.write(name, "mine");
+  }
+  fs::create_directory_symlink(
+      "target.part-1", folder.path() / "target.part-link12");
+  const auto before = contents(folder.path());
+  // And what a killed process leaves, early and late.
+  fs::create_directory(folder.path() / "target.part-early1");
+  folder.write("target.part-late22/qwen3-mlx-unfinished", "");
+  folder.write("target.part-late22/content/model.safetensors", "half");
+  for (const auto kind :
+       {StagedDirectory::Kind::directory, StagedDirectory::Kind::file}) {
+    StagedDirectory(folder.path() / "target", false, kind);
+    EXPECT_EQ(contents(folder.path()), before);
+    EXPECT_FALSE(fs::exists(folder.path() / "target.part-early1"));
+    EXPECT_FALSE(fs::exists(folder.path() / "target.part-late22"));
+    EXPECT_TRUE(fs::is_symlink(folder.path() / "target.part-link12"));
+    folder.write("target.part-late22/qwen3-mlx-unfinished", "");
+    fs::create_directory(folder.path() / "target.part-early1");
+  }
 }
 
 TEST(StagedDirectory, WhatALivingProcessWritesIsNotRemoved) {

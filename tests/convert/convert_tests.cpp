@@ -182,6 +182,46 @@ TEST_F(Convert, TheTargetIsNeverTheSourceNorReplacedUnasked) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_.path()), {}), 2);
 }
 
+TEST_F(Convert, ATargetThatHoldsTheSourceIsRefused) {
+  write();
+  folder_.write("thesis.txt", "mine");
+  fs::create_directory_symlink(folder_.path(), source() / "up");
+  const auto refused = [&](const fs::path& from, const fs::path& to) {
+    try {
+      convert_checkpoint(from, to, {.force = true});
+      ADD_FAILURE() << to << " was written";
+    } catch (const InvalidArgument& error) {
+      EXPECT_THAT(error.what(), HasSubstr("choose another target"));
+    }
+  };
+  refused(source(), folder_.path());
+  refused(source(), source() / "up");
+  refused(source(), source() / "..");
+  // A checkpoint whose file lies elsewhere, as links have it.
+  const auto linked = folder_.path() / "hub/models--a--b";
+  fs::create_directories(linked / "blobs");
+  fs::create_directories(linked / "snapshots/main");
+  fs::rename(source() / "model.safetensors", linked / "blobs/0123");
+  fs::rename(source() / "config.json", linked / "snapshots/main/config.json");
+  fs::create_symlink(
+      "../../blobs/0123", linked / "snapshots/main/model.safetensors");
+  refused(linked / "snapshots/main", linked / "blobs");
+  EXPECT_TRUE(fs::exists(folder_.path() / "thesis.txt"));
+  EXPECT_TRUE(fs::exists(linked / "blobs/0123"));
+  convert_checkpoint(linked / "snapshots/main", target());
+}
+
+TEST_F(Convert, AGgufFileInsideTheTargetStays) {
+  const auto golden = testing::load_tiny_case(
+      testing::parity_goldens(), "llama-bias-head-dim-32");
+  fs::create_directory(target());
+  const auto file = target() / "model.gguf";
+  testing::write_tiny_gguf(golden, file);
+  EXPECT_THROW(
+      convert_checkpoint(file, target(), {.force = true}), InvalidArgument);
+  EXPECT_TRUE(fs::exists(file));
+}
+
 TEST_F(Convert, NumbersThatAreNotFiniteAreNamed) {
   const std::string name = "model.layers.1.mlp.up_proj.weight";
   write();

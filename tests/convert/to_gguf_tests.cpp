@@ -51,6 +51,25 @@ TEST(ToGguf, ATargetThatIsThereIsReplacedOnlyByForce) {
   EXPECT_EQ(n_entries(target.parent_path()), 1);
 }
 
+TEST(ToGguf, FilesOfTheSourceAreNoTarget) {
+  const TempDir folder;
+  const auto source = write_source(folder, "qwen2-default");
+  fs::create_symlink("source/model.safetensors", folder.path() / "link.gguf");
+  for (const auto& target :
+       {source / "model.safetensors",
+        source / "config.json",
+        folder.path() / "link.gguf"}) {
+    const auto size = fs::file_size(target);
+    EXPECT_THROW(
+        convert_to_gguf(source, target, {.force = true}), InvalidArgument)
+        << target;
+    EXPECT_EQ(fs::file_size(target), size) << target;
+  }
+  // An older result beside them is replaced.
+  convert_to_gguf(source, source / "model.gguf");
+  convert_to_gguf(source, source / "model.gguf", {.force = true});
+}
+
 TEST(ToGguf, AFolderIsNoTarget) {
   const TempDir folder;
   const auto source = write_source(folder, "qwen2-default");
