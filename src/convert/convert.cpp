@@ -181,6 +181,7 @@ class Planner {
 
   void keep_packed(const std::string& module, const StoredMatrix& matrix) {
     jobs_.push_back(TensorJob::copy(module + ".weight", matrix.weight()));
+    jobs_.back().count_parameters(matrix.n_rows() * matrix.n_columns());
     for (const auto* leaf : {".scales", ".biases"}) {
       const auto* tensor = checkpoint_.find(module + leaf);
       if (tensor == nullptr) {
@@ -190,6 +191,7 @@ class Planner {
           given_ && is_float(*tensor)
               ? TensorJob::cast(module + leaf, *tensor, *given_)
               : TensorJob::copy(module + leaf, *tensor));
+      jobs_.back().count_parameters(0);
     }
   }
 
@@ -254,7 +256,7 @@ class Shards {
       }
       size += n_bytes;
       total_bytes_ += n_bytes;
-      n_parameters_ += job.source().n_elements();
+      n_parameters_ += job.n_parameters();
       for (auto& output : job.outputs()) {
         shards_.back().push_back(&output);
       }

@@ -65,6 +65,14 @@ class TensorJob {
   const SourceRows& source() const {
     return source_;
   }
+  /// Numbers of the model: those of the source, unless count_parameters() has
+  /// said that its elements are words of packed ones, or their scales.
+  std::uint64_t n_parameters() const {
+    return n_parameters_.value_or(source_.n_elements());
+  }
+  void count_parameters(std::uint64_t n_parameters) {
+    n_parameters_ = n_parameters;
+  }
   std::uint64_t rows_per_chunk() const {
     return source_.rows_per_chunk();
   }
@@ -96,6 +104,7 @@ class TensorJob {
   std::optional<DType> dtype_; ///< Nothing: bytes are copied.
   bool is_of_dtype_ = false;   ///< The source holds numbers of dtype_.
   bool repacks_ = false;
+  std::optional<std::uint64_t> n_parameters_;
   std::vector<OutputTensor> outputs_;
 };
 

@@ -121,9 +121,16 @@ TEST_F(Convert, ModulesWithTheirOwnFormatAreListed) {
 
 TEST_F(Convert, QuantizedCopiesStayAsTheyAreAndDequantizeUndoesThem) {
   const auto golden = write();
-  convert_checkpoint(
+  const auto plain = convert_checkpoint(source(), target("plain"));
+  const auto packed = convert_checkpoint(
       source(), target(), {.quantize = eight, .dtype = "float32"});
-  convert_checkpoint(target(), target("copy"));
+  const auto copied = convert_checkpoint(target(), target("copy"));
+  EXPECT_EQ(packed.n_parameters, plain.n_parameters);
+  EXPECT_EQ(copied.n_parameters, plain.n_parameters);
+  EXPECT_EQ(copied.n_bytes, packed.n_bytes);
+  std::ifstream index(target("copy") / "model.safetensors.index.json");
+  EXPECT_EQ(
+      Json::parse(index)["metadata"]["total_parameters"], plain.n_parameters);
   EXPECT_EQ(config("copy")["quantization"], config()["quantization"]);
   EXPECT_EQ(greedy(target("copy"), golden), greedy(target(), golden));
   convert_checkpoint(target(), target("floats"), {.dequantize = true});
