@@ -3,21 +3,23 @@
 // as a GGUF file.
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <chrono>
 #include <functional>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <sstream>
 
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/find_model.h"
 #include "cli/numbers.h"
+#include "cli/quant_options.h"
 #include "cli/terminal.h"
 #include "qwen3_mlx/convert.h"
 #include "qwen3_mlx/error.h"
-#include "qwen3_mlx/quantization.h"
 
 namespace qwen3_mlx::cli {
 namespace {
@@ -38,8 +40,8 @@ struct ConvertCommand {
   std::string model;
   std::string mlx_path = "mlx_model";
   bool quantize = false;
-  int q_bits = 0;
-  int q_group_size = 0;
+  std::optional<int> q_bits;
+  std::optional<int> q_group_size;
   std::string q_mode = "affine";
   std::string quant_predicate;
   std::vector<std::string> modules;
@@ -66,28 +68,6 @@ GgufType gguf_type_named(const std::string& name) {
       : name == "q4_0" ? GgufType::q4_0
       : name == "q4_1" ? GgufType::q4_1
                        : GgufType::f16;
-}
-
-QuantMode mode_named(const std::string& name) {
-  return name == "mxfp4" ? QuantMode::mxfp4
-      : name == "mxfp8"  ? QuantMode::mxfp8
-      : name == "nvfp4"  ? QuantMode::nvfp4
-                         : QuantMode::affine;
-}
-
-/// What is zero becomes the mode's usual value, as in mlx-lm.
-QuantFormat with_defaults(QuantMode mode, int bits, int group_size) {
-  QuantFormat usual{mode, 4, 64};
-  if (mode == QuantMode::nvfp4) {
-    usual.group_size = 16;
-  } else if (mode != QuantMode::affine) {
-    usual.group_size = 32;
-    usual.bits = mode == QuantMode::mxfp8 ? 8 : 4;
-  }
-  return {
-      mode,
-      bits == 0 ? usual.bits : bits,
-      group_size == 0 ? usual.group_size : group_size};
 }
 
 MixedRecipe recipe_named(const std::string& name) {
@@ -120,26 +100,59 @@ ModuleRule parse_rule(const std::string& text) {
   for (std::string word; std::getline(parts, word, ',');) {
     words.push_back(word);
   }
-  const auto number = [&](std::size_t idx) {
+  const auto number = [&](std::size_t idx) -> std::optional<int> {
+    if (idx >= words.size()) {
+      return std::nullopt;
+    }
     int result = 0;
-    if (idx < words.size()) {
-      const auto& word = words[idx];
-      const auto [end, error] =
-          std::from_chars(word.data(), word.data() + word.size(), result);
-      if (error != std::errc{} || end != word.data() + word.size() ||
-          result < 1) {
-        throw wrong();
-      }
+    const auto& word = words[idx];
+    const auto [end, error] =
+        std::from_chars(word.data(), word.data() + word.size(), result);
+    if (error != std::errc{} || end != word.data() + word.size() ||
+        result < 1) {
+      throw wrong();
     }
     return result;
   };
-  const std::string mode = words.size() > 2 ? words[2] : "affine";
-  const bool known = mode == "affine" || mode_named(mode) != QuantMode::affine;
-  if (words.empty() || words.size() > 3 || !known) {
+  const auto mode = quant_mode_named(words.size() > 2 ? words[2] : "affine");
+  if (words.empty() || words.size() > 3 || !mode) {
     throw wrong();
   }
-  rule.format = with_defaults(mode_named(mode), number(0), number(1));
+  rule.format = with_defaults(*mode, number(0), number(1));
   return rule;
+}
+
+/// Throws CLI::ValidationError for options that would have no effect.
+void check_options(const CLI::App& app, const ConvertCommand& command) {
+  struct Row {
+    const char* option;
+    const char* cure;
+  };
+  constexpr auto not_for_gguf = std::to_array<Row>({
+      {"--quantize", "say how with --gguf-type q8_0, q4_0 or q4_1"},
+      {"--dequantize", "use --gguf-type f16, bf16 or f32"},
+      {"--dtype", "use --gguf-type f16, bf16 or f32"},
+      {"--max-shard-gb", "it writes one file: leave the option out"},
+  });
+  if (command.to == "gguf") {
+    for (const auto& [option, cure] : not_for_gguf) {
+      if (app.count(option) > 0) {
+        throw CLI::ValidationError(
+            option, std::string("has no effect with --to gguf; ") + cure);
+      }
+    }
+  } else if (app.count("--gguf-type") > 0) {
+    throw CLI::ValidationError(
+        "--gguf-type",
+        "has no effect without --to gguf; for MLX use --quantize with --q-bits "
+        "and --q-mode");
+  }
+  if (app.count("--calibrate-tokens") > 0 && !command.calibrate &&
+      command.target_bits == 0) {
+    throw CLI::ValidationError(
+        "--calibrate-tokens",
+        "has no effect without --calibrate or --target-bits; give one of them");
+  }
 }
 
 Convert to_gguf(const ConvertCommand& command) {
@@ -154,10 +167,11 @@ Convert to_gguf(const ConvertCommand& command) {
 
 Convert to_mlx(const ConvertCommand& command) {
   ConvertOptions options;
-  const auto mode = mode_named(command.q_mode);
   if (command.quantize) {
-    options.quantize =
-        with_defaults(mode, command.q_bits, command.q_group_size);
+    options.quantize = with_defaults(
+        quant_mode_named(command.q_mode).value_or(QuantMode::affine),
+        command.q_bits,
+        command.q_group_size);
   }
   options.recipe = recipe_named(command.quant_predicate);
   for (const auto& text : command.modules) {
@@ -308,20 +322,19 @@ void add_convert(CLI::App& app, Exit&) {
       ->capture_default_str()
       ->type_name("N")
       ->transform(whole_number(1, 1 << 20));
-  auto* to = command->add_option("--to", options->to)
-                 ->description("mlx, or gguf for llama.cpp")
-                 ->capture_default_str()
-                 ->type_name("FORMAT")
-                 ->check(CLI::IsMember({"mlx", "gguf"}))
-                 ->excludes(quantize);
+  command->add_option("--to", options->to)
+      ->description("mlx, or gguf for llama.cpp")
+      ->capture_default_str()
+      ->type_name("FORMAT")
+      ->check(CLI::IsMember({"mlx", "gguf"}));
   command->add_option("--gguf-type", options->gguf_type)
-      ->description("f32, f16, bf16, q8_0, q4_0 or q4_1")
+      ->description("With --to gguf: f32, f16, bf16, q8_0, q4_0 or q4_1")
       ->capture_default_str()
       ->type_name("TYPE")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}))
-      ->needs(to);
+      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"}));
   command->footer(footer);
-  command->callback([options] {
+  command->callback([options, command] {
+    check_options(*command, *options);
     options->model = find_model(options->model).string();
     run(*options);
   });

@@ -4,33 +4,27 @@
 #include <vector>
 
 #include "cli/numbers.h"
+#include "cli/quant_options.h"
 
 namespace qwen3_mlx::cli {
 namespace {
-
-QuantMode mode_named(const std::string& name) {
-  for (const auto mode :
-       {QuantMode::affine,
-        QuantMode::mxfp4,
-        QuantMode::mxfp8,
-        QuantMode::nvfp4}) {
-    if (name == to_string(mode)) {
-      return mode;
-    }
-  }
-  return QuantMode::none;
-}
 
 ModelArgs
 args_of(const std::filesystem::path& path, const RandomOptions& options) {
   auto args = path.extension() == ".json" ? parse_model_args(Config::load(path))
                                           : get_model_args(path);
-  if (options.q_bits.has_value()) {
-    const QuantFormat format{
-        mode_named(options.q_mode), *options.q_bits, options.q_group_size};
+  if (options.q_bits || options.q_group_size || options.q_mode) {
+    const auto format = with_defaults(
+        quant_mode_named(options.q_mode.value_or("affine"))
+            .value_or(QuantMode::affine),
+        options.q_bits,
+        options.q_group_size);
     if (!is_supported(format)) {
+      const auto usual = with_defaults(format.mode, std::nullopt, std::nullopt);
       throw CLI::ValidationError(
-          "--q-bits", "MLX has no format '" + describe(format) + "'");
+          "--q-bits, --q-group-size",
+          "MLX has no format '" + describe(format) + "'; without them it is '" +
+              describe(usual) + "'");
     }
     args.quantization = QuantizationConfig{.format = format, .modules = {}};
   }
@@ -51,23 +45,26 @@ void add_random_options(CLI::App& command, RandomOptions& options) {
       .add_option(
           "--q-bits",
           options.q_bits,
-          "Quantize them (default: as the config says)")
+          "Quantize them (default: as the config says; with --q-mode or "
+          "--q-group-size 4, mxfp8: 8)")
       ->type_name("BITS")
       ->transform(whole_number(1))
       ->needs("--random")
       ->group(group);
-  command.add_option("--q-group-size", options.q_group_size, "In groups of")
-      ->capture_default_str()
+  command
+      .add_option(
+          "--q-group-size",
+          options.q_group_size,
+          "In groups of (default: 64; mxfp4, mxfp8: 32; nvfp4: 16)")
       ->type_name("N")
       ->transform(whole_number(1))
-      ->needs("--q-bits")
+      ->needs("--random")
       ->group(group);
-  command.add_option("--q-mode", options.q_mode, "How")
-      ->capture_default_str()
+  command.add_option("--q-mode", options.q_mode, "How (default: affine)")
       ->type_name("MODE")
       ->check(CLI::IsMember(
           std::vector<std::string>{"affine", "mxfp4", "mxfp8", "nvfp4"}))
-      ->needs("--q-bits")
+      ->needs("--random")
       ->group(group);
 }
 

@@ -14,8 +14,8 @@ namespace qwen3_mlx::cli {
 struct RandomOptions {
   bool random = false;
   std::optional<int> q_bits;
-  int q_group_size = 64;
-  std::string q_mode = "affine";
+  std::optional<int> q_group_size; ///< As usual for the mode.
+  std::optional<std::string> q_mode;
 };
 
 /// Adds --random, --q-bits, --q-group-size and --q-mode. `options` must live

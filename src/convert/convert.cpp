@@ -50,6 +50,20 @@ bool is_float(const StoredTensor& tensor) {
       tensor.type == StoredType::bf16;
 }
 
+/// All that can be quantized.
+std::vector<std::string>
+matrices_of(const Checkpoint& checkpoint, const ModelArgs& args) {
+  std::vector<std::string> modules;
+  for (const auto& [name, tensor] : checkpoint.tensors()) {
+    auto module = module_of(name);
+    const bool is_ignored = args.tie_word_embeddings && module == "lm_head";
+    if (!module.empty() && tensor.shape.size() >= 2 && !is_ignored) {
+      modules.push_back(std::move(module));
+    }
+  }
+  return modules;
+}
+
 /// Decides what becomes of every tensor.
 class Planner {
  public:
@@ -336,6 +350,7 @@ ConvertResult convert_checkpoint(
     const ConvertOptions& options,
     const ConvertProgress& progress) {
   const auto [args, checkpoint] = open_source(from, to);
+  check_rules(options.rules, matrices_of(checkpoint, args));
   auto wanted = options;
   std::optional<CalibrationRun> calibration;
   if (wanted.calibration) {

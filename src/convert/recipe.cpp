@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "convert/recipe.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "qwen3_mlx/error.h"
@@ -57,6 +58,31 @@ bool matches_pattern(std::string_view pattern, std::string_view name) {
     }
   }
   return pattern.find_first_not_of('*', in_pattern) == std::string_view::npos;
+}
+
+void check_rules(
+    const std::vector<ModuleRule>& rules,
+    const std::vector<std::string>& modules) {
+  for (const auto& rule : rules) {
+    const bool matches =
+        std::any_of(modules.begin(), modules.end(), [&](const auto& module) {
+          return matches_pattern(rule.pattern, module);
+        });
+    if (!matches) {
+      // A path with all that a pattern can name.
+      const auto deep =
+          std::find_if(modules.begin(), modules.end(), [](const auto& module) {
+            return module.ends_with("_proj");
+          });
+      throw InvalidArgument(
+          "no matrix of the model matches the pattern \"" + rule.pattern +
+          "\"; expected names such as " +
+          (deep != modules.end()  ? *deep
+               : !modules.empty() ? modules.front()
+                                  : "model.layers.0.mlp.down_proj") +
+          ", in which * may stand for any characters");
+    }
+  }
 }
 
 Recipe::Recipe(const ConvertOptions& options, const ModelArgs& args)

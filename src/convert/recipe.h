@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "qwen3_mlx/convert.h"
 #include "qwen3_mlx/model_args.h"
@@ -28,6 +29,12 @@ class Recipe {
   bool has_router_ = false; ///< Whose "mlp.gate" gets 8 bits.
   int n_layers_ = 0;
 };
+
+/// Throws InvalidArgument for a rule that none of the modules matches: it would
+/// do nothing, and is a slip of the pen.
+void check_rules(
+    const std::vector<ModuleRule>& rules,
+    const std::vector<std::string>& modules);
 
 /// Whether `name` is matched by `pattern`, in which "*" stands for any
 /// characters, also none.

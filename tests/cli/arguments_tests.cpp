@@ -37,6 +37,13 @@ TEST(Arguments, WrongUsageIsStatus2WithTheReasonAndWhereHelpIs) {
        "excludes"},
       {{"generate", "--model", "x", "hi", "--top-logprobs", "2"}, "--json"},
       {{"bench", "--model", "x", "-n", "0"}, "--num-trials"},
+      {{"convert", "--model", "x", "--gguf-type", "q8_0"}, "--to gguf"},
+      {{"convert", "--model", "x", "--to", "gguf", "--dtype", "float32"},
+       "--gguf-type"},
+      {{"convert", "--model", "x", "--to", "gguf", "-d"}, "--gguf-type"},
+      {{"convert", "--model", "x", "--to", "gguf", "-q"}, "--gguf-type"},
+      {{"convert", "--model", "x", "-q", "--calibrate-tokens", "64"},
+       "--calibrate"},
       {{"perplexity", "--model", "x"}, "file is required"},
       {{"info"}, "--model or --system"},
       {{"completion", "ksh"}, "{bash,zsh,fish}"}};

@@ -285,6 +285,18 @@ TEST_F(Convert, ContradictoryCheckpointsAreRefused) {
       convert_checkpoint(source(), target("x"), {.dtype = "int8"}),
       InvalidArgument);
   EXPECT_THROW(
+      convert_checkpoint(
+          source(),
+          target("x"),
+          {.quantize = four, .rules = {{"nothing.matches", eight}}}),
+      InvalidArgument);
+  EXPECT_THROW(
+      convert_checkpoint(
+          source(),
+          target("x"),
+          {.quantize = QuantFormat{QuantMode::affine, 0, 64}}),
+      InvalidArgument);
+  EXPECT_THROW(
       convert_checkpoint(folder_.path() / "nothing", target("x")), FileError);
   EXPECT_FALSE(fs::exists(target("x")));
 }

@@ -31,6 +31,21 @@ TEST(Pattern, StarsStandForAnyCharacters) {
   EXPECT_FALSE(matches_pattern("", "x"));
 }
 
+TEST(Rules, OneThatMatchesNothingIsRefusedWithAnExample) {
+  const std::vector<std::string> modules = {
+      "lm_head", "model.layers.0.mlp.up_proj"};
+  check_rules({{"*.up_proj", four}, {"lm_head", plain}}, modules);
+  try {
+    check_rules({{"*", four}, {"*.up", six}}, modules);
+    FAIL();
+  } catch (const InvalidArgument& error) {
+    const std::string message = error.what();
+    EXPECT_NE(message.find("\"*.up\""), message.npos);
+    EXPECT_NE(message.find("model.layers.0.mlp.up_proj"), message.npos);
+  }
+  EXPECT_THROW(check_rules({{"*", four}}, {}), InvalidArgument);
+}
+
 TEST(Recipe, RowsThatAreNoWholeGroupsStayPlain) {
   const auto args = args_of("qwen3");
   const ConvertOptions options{.quantize = four};
