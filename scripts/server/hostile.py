@@ -81,6 +81,14 @@ def wire_cases():
     for size in ("-2", "-1", "ffffffffffffffff", "fffffffffffffffff", "zz", "0x5", " 5", "7fffffffffffffff"):
         yield f"chunk of {size}", head(post, host, "Content-Type: application/json", "Transfer-Encoding: chunked", body=size.encode() + b"\r\nhello\r\n0\r\n\r\n"), {400, 413, 408}
     yield "chunk without end", head(post, host, "Transfer-Encoding: chunked", body=b"5\r\nhelloXX0\r\n\r\n"), {400}
+    for name, body in (("chunk extension without end", b"1;" + b"a" * 600_000),
+                       ("trailers without end", b"0\r\n" + b"X: a\r\n" * 100_000)):
+        yield name, head(post, host, "Content-Type: application/json", "Transfer-Encoding: chunked", body=body), {400, 431}
+    for name, fields in (("an object of 9,000 fields", 9_000), ("an object of a million fields", 1_000_000)):
+        body = b'{"prompt":"a",' + b",".join(b'"%d":0' % i for i in range(fields)) + b"}"
+        yield name, head(post, host, "Content-Type: application/json", f"Content-Length: {len(body)}", body=body), {400}
+    body = b'{"prompt":["a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a","a"],"n":8}'
+    yield "more texts than ever fit", head(post, host, "Content-Type: application/json", f"Content-Length: {len(body)}", body=body), {400}
     yield "expect nonsense", head(post, host, "Expect: tea", "Content-Length: 2", body=b"{}"), {417}
     yield "body on get", head("GET /health HTTP/1.1", host, "Content-Length: 2", body=b"{}"), {200}
     for path in ("//v1/models", "/v1//models", "/v1/../v1/models", "/v1/models%2f", "/V1/models", "/.", "/..", "/../../etc/passwd",

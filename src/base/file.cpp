@@ -100,14 +100,14 @@ read_file(const std::filesystem::path& path, std::uint64_t max_bytes) {
   return bytes;
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path)
+AtomicFile::AtomicFile(std::filesystem::path path, Access access)
     : path_(std::move(path)), temporary_(path_.string() + ".XXXXXX") {
   std::string name = temporary_.string();
   fd_ = ::mkstemp(name.data());
   if (fd_ < 0) {
     throw FileError(path_, reason("cannot create", errno));
   }
-  ::fchmod(fd_, 0644);
+  ::fchmod(fd_, access == Access::owner ? 0600 : 0644);
   temporary_ = name;
 }
 

@@ -51,7 +51,12 @@ std::string read_file(
 /// renames it once, the destructor removes what was not committed.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path path);
+  /// Who may read it.
+  enum class Access { everybody, owner };
+
+  explicit AtomicFile(
+      std::filesystem::path path,
+      Access access = Access::everybody);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;

@@ -5,7 +5,10 @@
 #include <fstream>
 #include <set>
 #include <string>
+#include <system_error>
 #include <utility>
+
+#include "qwen3_mlx/error.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -91,12 +94,23 @@ int physical_core_count() {
 ThreadPool::ThreadPool(int num_threads) {
   const int size = num_threads < 1 ? physical_core_count() : num_threads;
   workers_.reserve(static_cast<std::size_t>(size - 1));
-  for (int worker = 1; worker < size; ++worker) {
-    workers_.emplace_back([this] { worker_loop(); });
+  try {
+    for (int worker = 1; worker < size; ++worker) {
+      workers_.emplace_back([this] { worker_loop(); });
+    }
+  } catch (const std::system_error& error) {
+    stop();
+    throw Error(
+        "cannot start " + std::to_string(size) + " threads: " + error.what() +
+        "; give fewer with --threads");
   }
 }
 
 ThreadPool::~ThreadPool() {
+  stop();
+}
+
+void ThreadPool::stop() {
   stop_.store(true);
   {
     std::lock_guard lock(mutex_);

@@ -56,6 +56,7 @@ class ThreadPool {
 
   void run(int num_chunks, Task task, void* context);
   void work(std::uint32_t generation);
+  void stop();
   void worker_loop();
   void wait_for_job(std::uint32_t seen);
   void wait_until_done(int num_chunks);

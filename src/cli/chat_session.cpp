@@ -88,7 +88,7 @@ Answer ChatSession::ask(
 }
 
 void ChatSession::save(const std::filesystem::path& path) const {
-  AtomicFile file(path);
+  AtomicFile file(path, AtomicFile::Access::owner);
   file.write(
       Json{{"messages", messages()}}.dump(
           2, ' ', false, Json::error_handler_t::replace) +

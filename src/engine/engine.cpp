@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
+#include <limits>
+#include <string>
+#include <system_error>
 
 #include "engine/prefix_file.h"
 
@@ -21,7 +24,10 @@ int context_of(const Model& model, const EngineOptions& options) {
 }
 
 int idle_step_tokens(const EngineOptions& options) {
-  return options.max_step_tokens * options.idle_step_factor;
+  const auto wanted =
+      std::int64_t{options.max_step_tokens} * options.idle_step_factor;
+  return static_cast<int>(
+      std::min<std::int64_t>(wanted, std::numeric_limits<int>::max()));
 }
 
 double seconds(Clock::duration duration) {
@@ -81,7 +87,15 @@ Engine::Engine(Model model, Tokenizer tokenizer, const EngineOptions& options)
           layout_,
           memory_,
           model_.args(),
-          max_context_)) {}
+          max_context_)) {
+  const auto vocab_size = static_cast<std::uint32_t>(model_.args().vocab_size);
+  if (tokenizer_.id_limit() < vocab_size) {
+    throw InvalidArgument(
+        "the tokenizer has " + std::to_string(tokenizer_.id_limit()) +
+        " tokens, the model " + std::to_string(vocab_size) +
+        "; they do not belong together");
+  }
+}
 
 Engine::~Engine() {
   stop();
@@ -110,8 +124,9 @@ void Engine::submit(Request request) {
     }
   }
   validate(request.sampling.params, model_.args().vocab_size);
-  const int limit = options_.max_running + options_.max_waiting;
-  if (num_outstanding_.fetch_add(request.num_choices) + request.num_choices >
+  const auto limit = max_outstanding();
+  if (std::int64_t{num_outstanding_.fetch_add(request.num_choices)} +
+          request.num_choices >
       limit) {
     num_outstanding_ -= request.num_choices;
     throw QueueFull(
@@ -119,6 +134,10 @@ void Engine::submit(Request request) {
         " texts are under way or waiting; try again later");
   }
   mailbox_.post(std::move(request));
+}
+
+std::int64_t Engine::max_outstanding() const {
+  return std::int64_t{options_.max_running} + options_.max_waiting;
 }
 
 void Engine::cancel(RequestId id) {
@@ -157,10 +176,12 @@ void Engine::run() {
       tell();
     }
     finish_all(Finish::shutdown, "the server is shutting down");
+    tell(); // what follows may take long
     keep_prefixes();
   } catch (const std::exception& error) {
     // Whatever it was, nobody is left waiting.
     is_healthy_ = false;
+    notice(std::string("the engine gave up: ") + error.what());
     finish_all(Finish::error, error.what());
   }
   is_healthy_ = false;
@@ -195,8 +216,9 @@ std::string Engine::prefix_identity() const {
 }
 
 void Engine::restore_prefixes() {
+  std::error_code ec;
   if (options_.prefix_file.empty() || !layout_.shares_blocks ||
-      !std::filesystem::exists(options_.prefix_file)) {
+      !std::filesystem::exists(options_.prefix_file, ec)) {
     return;
   }
   try {

@@ -69,6 +69,9 @@ class Engine {
   /// fit (with the numbers) or is out of range, QueueFull, EngineStopped.
   void submit(Request request);
   /// Ends a request without further events, within a step.
+  /// Texts, a request's choices counted one by one, that may be under way or
+  /// in line at once.
+  std::int64_t max_outstanding() const;
   void cancel(RequestId id);
   /// Takes no more requests; ends what is left with Finish::shutdown.
   void stop();

@@ -118,7 +118,7 @@ int save_prefixes(
   const auto found = blocks.findable();
   const auto header = header_of(identity, blocks, storage);
   const std::uint64_t length = header.size();
-  AtomicFile file(path);
+  AtomicFile file(path, AtomicFile::Access::owner);
   file.write(magic);
   file.write(&length, sizeof(length));
   file.write(header);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mlx/utils.h"
+#include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx {
 
@@ -103,7 +104,11 @@ mx::array DecodeReplay::forward(
   }
   const auto logits = build(step);
   if (records) {
-    graph = cuda::StepGraph::record(step.tokens, logits, form);
+    try {
+      graph = cuda::StepGraph::record(step.tokens, logits, form);
+    } catch (const Error&) {
+      // As where memory is short: such steps run as they would without.
+    }
     const std::lock_guard lock(mutex_);
     auto& entry = entry_of(key);
     entry.cannot = graph == nullptr;

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cctype>
+#include <utility>
 
 #include "server/api_error.h"
 
@@ -43,6 +44,38 @@ struct Incoming {
 HttpResponse refuse(int status, const std::string& why) {
   return error_response(ApiError(status, why));
 }
+
+// The requests that a connection waits for. However that ends, the engine tells
+// no connection that is gone, and computes nothing that nobody wants.
+class Waiting {
+ public:
+  Waiting(Hub& hub, const Answer& answer) : hub_(hub), answer_(answer) {
+    ++hub_.metrics.num_active;
+  }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+  ~Waiting() {
+    end();
+    --hub_.metrics.num_active;
+  }
+
+  std::vector<RequestId>& ids() {
+    return ids_;
+  }
+  void end() {
+    for (const auto id : std::exchange(ids_, {})) {
+      hub_.waiting.erase(id);
+      if (!answer_.done()) {
+        hub_.engine.cancel(id);
+      }
+    }
+  }
+
+ private:
+  Hub& hub_;
+  const Answer& answer_;
+  std::vector<RequestId> ids_;
+};
 
 class Connection {
  public:
@@ -156,6 +189,9 @@ class Connection {
     }
     if (ec == http::error::header_limit) {
       return refuse(431, "the header is too long");
+    }
+    if (ec == http::error::buffer_overflow) {
+      return refuse(431, "a chunk's header or the trailers are too long");
     }
     if (ec == http::error::body_limit) {
       return refuse(413, "the body is too long");
@@ -305,8 +341,11 @@ class Connection {
   void log_unknown(
       const HttpRequest& request,
       const std::vector<std::string>& fields) {
-    for (const auto& field : fields) {
-      constexpr std::size_t most = 1000; // names are the clients' invention
+    for (const auto& name : fields) {
+      // Names are the clients' invention.
+      constexpr std::size_t most = 1000;
+      constexpr std::size_t longest = 100;
+      const auto field = name.substr(0, longest);
       if (hub_.fields_logged.size() < most &&
           hub_.fields_logged.insert(field).second) {
         hub_.log.write(
@@ -411,9 +450,11 @@ class Connection {
 
   asio::awaitable<bool> answer(Incoming& incoming, Reply& reply) {
     const auto inbox = std::make_shared<Inbox>(stream_.get_executor());
-    std::vector<RequestId> ids;
+    Waiting waiting(hub_, *reply.answer);
+    auto& ids = waiting.ids();
     std::optional<HttpResponse> refusal;
     try {
+      check_fits(reply.requests);
       for (auto& request : reply.requests) {
         const auto id = ++hub_.last_request;
         request.id = id;
@@ -425,24 +466,31 @@ class Connection {
     } catch (const std::exception& error) {
       refusal = error_response(error);
     }
-    ++hub_.metrics.num_active;
-    bool stays = false;
     if (refusal) {
-      stays = co_await send_whole(incoming, *refusal);
-    } else {
-      watch(inbox);
-      stays = co_await follow(incoming, *reply.answer, *inbox);
-      error_code ec;
-      stream_.socket().cancel(ec); // the watch
+      waiting.end();
+      co_return co_await send_whole(incoming, *refusal);
     }
-    --hub_.metrics.num_active;
-    for (const auto id : ids) {
-      hub_.waiting.erase(id);
-      if (refusal || !reply.answer->done()) {
-        hub_.engine.cancel(id);
-      }
-    }
+    watch(inbox);
+    const bool stays = co_await follow(incoming, *reply.answer, *inbox);
+    error_code ec;
+    stream_.socket().cancel(ec); // the watch
     co_return stays;
+  }
+
+  // A request that can never be in line is not to be tried again.
+  void check_fits(const std::vector<engine::Request>& requests) const {
+    std::int64_t num_texts = 0;
+    for (const auto& request : requests) {
+      num_texts += request.num_choices;
+    }
+    const auto most = hub_.engine.max_outstanding();
+    if (num_texts > most) {
+      throw ApiError(
+          400,
+          "the request asks for " + std::to_string(num_texts) +
+              " texts; this server takes " + std::to_string(most) +
+              " at once, prompts times n");
+    }
   }
 
   // Passes on what the engine tells until all is said.
@@ -478,11 +526,12 @@ class Connection {
     if (!answer.streams() || (answer.failure() && !head_is_sent)) {
       auto response = answer.failure() ? *answer.failure() : answer.response();
       add_headers(incoming, response);
-      const HeadOptions options{.keep_alive = incoming.keep_alive};
+      const bool stays = incoming.keep_alive && !hub_.is_draining;
+      const HeadOptions options{.keep_alive = stays};
       const auto head = head_of(response, options);
       const bool sent = co_await send(head, response.body);
       note(incoming, sent ? response.status : 499, &answer);
-      co_return sent;
+      co_return sent&& stays;
     }
     std::string end = answer.failure() ? "data: " : answer.last_chunks();
     if (answer.failure()) {
@@ -547,7 +596,9 @@ class Connection {
   }
 
   beast::tcp_stream stream_;
-  beast::flat_buffer buffer_;
+  // Of a chunk's header and of trailers nothing else bounds the length.
+  static constexpr std::size_t kMaxUnparsed = std::size_t{256} << 10;
+  beast::flat_buffer buffer_{kMaxUnparsed};
   Hub& hub_;
   std::string peer_;
   engine::TimePoint begun_;
@@ -567,6 +618,18 @@ void Hub::deliver(engine::StepReport report) {
           place->second.prompt, std::move(event));
       place->second.inbox->wake.cancel();
     }
+  }
+}
+
+void Hub::end_all() {
+  for (auto& [id, place] : waiting) {
+    place.inbox->events.emplace_back(
+        place.prompt,
+        engine::Event{
+            .request = id,
+            .finish = engine::Finish::shutdown,
+            .error = "the server is shutting down"});
+    place.inbox->wake.cancel();
   }
 }
 

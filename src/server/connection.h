@@ -49,6 +49,8 @@ struct Hub {
   std::unordered_set<std::string> fields_logged;
 
   void deliver(engine::StepReport report);
+  /// Tells every request that the server ends.
+  void end_all();
 };
 
 asio::awaitable<void> serve_connection(tcp::socket socket, Hub& hub);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "server/api_error.h"
 
@@ -11,10 +12,21 @@ namespace {
 
 constexpr int max_depth = 64;
 
-// Deepest nesting, found before parsing so that nothing recurses into it.
-int depth_of(std::string_view text) {
-  int depth = 0;
-  int deepest = 0;
+// Objects keep their members in order and look a name up one by one: more would
+// take a worker's time.
+constexpr int max_object_members = 8192;
+constexpr int max_members = 100'000;
+
+struct JsonForm {
+  int depth = 0;          // deepest nesting
+  int object_members = 0; // most names in one object
+  int members = 0;        // names in all
+};
+
+// Found before parsing, so that nothing recurses into it.
+JsonForm form_of(std::string_view text) {
+  JsonForm form;
+  std::vector<int> members; // of the objects that are open
   bool in_string = false;
   for (std::size_t at = 0; at < text.size(); ++at) {
     const char c = text[at];
@@ -27,12 +39,21 @@ int depth_of(std::string_view text) {
     } else if (c == '"') {
       in_string = true;
     } else if (c == '[' || c == '{') {
-      deepest = std::max(deepest, ++depth);
+      members.push_back(0);
+      form.depth = std::max(form.depth, static_cast<int>(members.size()));
+      if (form.depth > max_depth) {
+        break;
+      }
+    } else if (members.empty()) {
+      continue; // not JSON, as the parser will say
     } else if (c == ']' || c == '}') {
-      --depth;
+      members.pop_back();
+    } else if (c == ':') {
+      ++form.members;
+      form.object_members = std::max(form.object_members, ++members.back());
     }
   }
-  return deepest;
+  return form;
 }
 
 std::string shown(double value) {
@@ -42,11 +63,20 @@ std::string shown(double value) {
 } // namespace
 
 Json parse_body(std::string_view body) {
-  if (depth_of(body) > max_depth) {
+  const auto form = form_of(body);
+  if (form.depth > max_depth) {
     throw ApiError(
         400,
         "the body is nested deeper than " + std::to_string(max_depth) +
             " levels");
+  }
+  if (form.object_members > max_object_members || form.members > max_members) {
+    throw ApiError(
+        400,
+        "the body has objects of " + std::to_string(form.object_members) +
+            " fields and " + std::to_string(form.members) +
+            " in all; expected at most " + std::to_string(max_object_members) +
+            " and " + std::to_string(max_members));
   }
   if (body.find('\0') != std::string_view::npos) {
     throw ApiError(400, "the body is not JSON: it holds a null byte");

@@ -2,6 +2,7 @@
 #include "server/metrics.h"
 
 #include <algorithm>
+#include <iomanip>
 #include <sstream>
 
 namespace qwen3_mlx::server {
@@ -31,7 +32,8 @@ Histogram::text(std::string_view name, std::string_view help) const {
     }
     out << "\"} " << total << "\n";
   }
-  out << name << "_sum " << sum_ << "\n" << name << "_count " << total << "\n";
+  out << name << "_sum " << std::setprecision(17) << sum_ << "\n"
+      << name << "_count " << total << "\n";
   return out.str();
 }
 

@@ -237,6 +237,7 @@ class Server {
     }
     co_await wait_until_drained(options_.limits.drain_time);
     engine_.stop();
+    hub_.end_all(); // the engine may be in the middle of a long step
     co_await wait_until_drained(seconds(3));
     io_.stop();
   }

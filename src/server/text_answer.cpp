@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT
 // text_completion objects and chunks.
+#include <algorithm>
 #include <ctime>
 
 #include "server/answer.h"
 
 namespace qwen3_mlx::server {
 namespace {
+
+// Of UTF-8.
+bool starts_character(char byte) {
+  return (static_cast<unsigned char>(byte) & 0xC0U) != 0x80U;
+}
 
 struct Choice {
   std::string text;
@@ -135,7 +141,8 @@ class TextAnswer final : public Answer {
       }
       choice.top_logprobs.push_back(top);
       choice.text_offset.push_back(choice.offset);
-      choice.offset += text.size();
+      choice.offset += static_cast<std::size_t>(
+          std::ranges::count_if(text, starts_character));
     }
   }
 
