@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <thread>
 #include <utility>
 
@@ -38,6 +39,20 @@ std::uint64_t row_count(const std::vector<std::int64_t>& shape) {
     count *= static_cast<std::uint64_t>(shape[idx]);
   }
   return count;
+}
+
+/// Nothing where there is not that much memory.
+std::optional<mx::allocator::Data> try_malloc(std::uint64_t n_bytes) {
+  try {
+    auto data = mx::allocator::malloc(static_cast<std::size_t>(n_bytes));
+    auto buffer = data.buffer();
+    if (n_bytes == 0 || buffer.raw_ptr() != nullptr) {
+      return data;
+    }
+  } catch (const std::exception&) {
+    // As Metal and CUDA have it.
+  }
+  return std::nullopt;
 }
 
 } // namespace
@@ -143,17 +158,20 @@ bool PlanState::check_shape(
 }
 
 mx::array PlanState::allocate(mx::Shape shape, mx::Dtype dtype) {
-  std::size_t n_bytes = dtype.size();
+  std::optional<std::uint64_t> n_bytes = dtype.size();
   for (const auto dim : shape) {
-    n_bytes *= static_cast<std::size_t>(dim);
+    n_bytes = n_bytes ? checked_mul(*n_bytes, static_cast<std::uint64_t>(dim))
+                      : std::nullopt;
   }
-  auto data = mx::allocator::malloc(n_bytes);
-  auto buffer = data.buffer();
-  if (n_bytes > 0 && buffer.raw_ptr() == nullptr) {
-    throw Error(
-        "cannot allocate " + std::to_string(n_bytes) + " bytes for weights");
+  if (auto data = n_bytes ? try_malloc(*n_bytes) : std::nullopt) {
+    return arrays_.emplace_back(std::move(*data), std::move(shape), dtype);
   }
-  return arrays_.emplace_back(std::move(data), std::move(shape), dtype);
+  // The cause, where config.json has sizes that the tensors do not have.
+  report();
+  throw Error(
+      "cannot allocate " +
+      (n_bytes ? std::to_string(*n_bytes) : "more than 2^64") +
+      " bytes for weights");
 }
 
 // The piece-wise copy of rows whose bytes lie after each other in each piece.
@@ -222,6 +240,11 @@ mx::array PlanState::take_vector(
   for (const int size : sizes) {
     sum += size;
   }
+  // What is wrong is known before there must be memory for it.
+  std::vector<const StoredTensor*> tensors;
+  for (std::size_t idx = 0; checkpoint_ && idx < names.size(); ++idx) {
+    tensors.push_back(check_vector(names[idx], sizes[idx]));
+  }
   auto out = allocate({sum}, dtype_);
   if (!checkpoint_) {
     const bool is_norm = names.front().ends_with("norm.weight");
@@ -231,17 +254,7 @@ mx::array PlanState::take_vector(
   std::uint64_t target_row = 0;
   for (std::size_t idx = 0; idx < names.size(); ++idx) {
     const auto count = static_cast<std::uint64_t>(sizes[idx]);
-    const auto* tensor = checkpoint_->find(names[idx]);
-    if (tensor == nullptr) {
-      missing(names[idx]);
-      continue;
-    }
-    taken_.insert(names[idx]);
-    if (!is_float(tensor->type)) {
-      problem(
-          *tensor,
-          "is stored as " + tensor->type_name + ", expected F32, F16 or BF16");
-    } else if (check_shape(*tensor, {sizes[idx]})) {
+    if (const auto* tensor = tensors[idx]) {
       const auto codec =
           to_dtype(tensor->type) == dtype_ ? RowCodec::raw : RowCodec::floats;
       copy_rows(*tensor, {0, count, target_row}, codec, {target_of(out)});
@@ -249,6 +262,22 @@ mx::array PlanState::take_vector(
     target_row += count;
   }
   return out;
+}
+
+const StoredTensor* PlanState::check_vector(const std::string& name, int size) {
+  const auto* tensor = checkpoint_->find(name);
+  if (tensor == nullptr) {
+    missing(name);
+    return nullptr;
+  }
+  taken_.insert(name);
+  if (!is_float(tensor->type)) {
+    problem(
+        *tensor,
+        "is stored as " + tensor->type_name + ", expected F32, F16 or BF16");
+    return nullptr;
+  }
+  return check_shape(*tensor, {size}) ? tensor : nullptr;
 }
 
 std::optional<Matrix> PlanState::take_matrix(
@@ -270,6 +299,11 @@ std::optional<Matrix> PlanState::take_matrix(
     return n_experts > 0 ? mx::Shape{n_experts, rows, last}
                          : mx::Shape{rows, last};
   };
+  // As above: before there must be memory for it.
+  std::vector<bool> valid;
+  for (std::size_t idx = 0; checkpoint_ && idx < parts.size(); ++idx) {
+    valid.push_back(check_module(parts[idx], modules[idx], in, n_experts));
+  }
   const auto format = modules.front().format;
   const bool packed = format.is_quantized() && modules.front().usable;
   const auto first_array = arrays_.size();
@@ -296,7 +330,7 @@ std::optional<Matrix> PlanState::take_matrix(
   std::uint64_t begin = 0;
   for (std::size_t idx = 0; idx < parts.size(); ++idx) {
     const auto out = static_cast<std::uint64_t>(parts[idx].out);
-    if (check_module(parts[idx], modules[idx], in, n_experts)) {
+    if (valid[idx]) {
       std::vector<RowRange> ranges;
       if (parts.size() == 1) {
         ranges.push_back(
@@ -311,6 +345,9 @@ std::optional<Matrix> PlanState::take_matrix(
       copy_module(modules[idx], matrix, ranges);
     }
     begin += out;
+  }
+  if (std::find(valid.begin(), valid.end(), false) != valid.end()) {
+    return matrix; // read() will throw
   }
   return tiled(std::move(matrix), first_array);
 }
@@ -338,16 +375,23 @@ void PlanState::fill_random_matrix(const Matrix& matrix, int in) {
   const float spread = 1.7f / std::sqrt(static_cast<float>(in));
   const auto& format = matrix.format;
   fill_random(matrix.weight, spread, 0.0f);
+  if (format.mode == QuantMode::mxfp8) {
+    // Bytes without E4M3's largest exponents, which include NaN: below 2.
+    copies_.back().random_mask = 0xBFBFBFBF;
+  }
   if (format.mode == QuantMode::affine) {
     const auto half = static_cast<float>((1 << format.bits) - 1) / 2.0f;
     fill_random(*matrix.scales, 0.0f, spread / half);
     fill_random(*matrix.biases, 0.0f, -spread);
   } else if (format.is_quantized()) {
-    // Bytes: 2^-6 as E8M0, or 2^-4 as E4M3, near `spread` for common sizes.
+    // Bytes: 2^-6 or 2^-4 as E8M0, or 2^-4 as E4M3, near `spread` for common
+    // sizes.
     fill_random(
         *matrix.scales,
         0.0f,
-        format.mode == QuantMode::nvfp4 ? float{0x18} : 121.0f);
+        format.mode == QuantMode::nvfp4       ? float{0x18}
+            : format.mode == QuantMode::mxfp8 ? 123.0f
+                                              : 121.0f);
   }
 }
 
@@ -418,12 +462,26 @@ void PlanState::report() const {
   if (problems_.empty()) {
     return;
   }
-  const auto& first = problems_.front();
+  // A tensor that several heads share is asked for by each.
+  std::vector<const Problem*> problems;
+  std::set<std::pair<std::string_view, std::string_view>> known;
+  for (const auto& each : problems_) {
+    if (known.insert({each.tensor, each.reason}).second) {
+      problems.push_back(&each);
+    }
+  }
+  constexpr std::size_t max_listed = 20;
+  const auto& first = *problems.front();
   std::string reason = first.reason;
-  if (problems_.size() > 1) {
-    reason += "; and " + std::to_string(problems_.size() - 1) + " more:";
-    for (std::size_t idx = 1; idx < problems_.size(); ++idx) {
-      reason += "\n  " + problems_[idx].tensor + ": " + problems_[idx].reason;
+  if (problems.size() > 1) {
+    reason += "; and " + std::to_string(problems.size() - 1) + " more:";
+    for (std::size_t idx = 1; idx < std::min(problems.size(), max_listed);
+         ++idx) {
+      reason += "\n  " + problems[idx]->tensor + ": " + problems[idx]->reason;
+    }
+    if (problems.size() > max_listed) {
+      reason += "\n  and " + std::to_string(problems.size() - max_listed) +
+          " that are not listed";
     }
   }
   throw TensorError(first.path, first.tensor, reason);

@@ -73,6 +73,9 @@ class PlanState {
   bool check_shape(
       const StoredTensor& tensor,
       const std::vector<std::int64_t>& expected);
+  /// A float vector that is as expected; else nullptr, and what is wrong is
+  /// noted.
+  const StoredTensor* check_vector(const std::string& name, int size);
   void missing(const std::string& name);
   void problem(const StoredTensor& tensor, const std::string& reason);
 

@@ -177,7 +177,8 @@ void fill_random(const RowCopy& copy, std::uint64_t row) {
       // Scales of the fp modes: exponents near 1 in both of their formats.
       to[idx] = static_cast<std::byte>(copy.random_center);
     } else {
-      std::memcpy(to + idx * itemsize, &bits, itemsize);
+      const auto word = static_cast<std::uint32_t>(bits) & copy.random_mask;
+      std::memcpy(to + idx * itemsize, &word, sizeof(word));
     }
   }
 }

@@ -58,6 +58,7 @@ struct RowCopy {
   /// For random: half the width, and the middle, of the noise.
   float random_scale = 0.0f;
   float random_center = 0.0f;
+  std::uint32_t random_mask = UINT32_MAX; ///< Of words of packed codes.
   std::uint64_t seed = 0;
 
   std::uint64_t n_bytes() const {

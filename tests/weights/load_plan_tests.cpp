@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstring>
 #include <functional>
+#include <limits>
 
 #include "mlx/ops.h"
 #include "mlx/transforms.h"
@@ -361,6 +362,37 @@ TEST(LoadPlan, ListsMissingAndLeftOverAtOnce) {
   EXPECT_THAT(problems, HasSubstr("model.safetensors"));
 }
 
+TEST(LoadPlan, ListsAProblemOnceAndNotWithoutEnd) {
+  Fixture f(Files().add("a.weight", {3, 5}));
+  f.w().sub("a").matrix(4, 5);
+  for (int n = 0; n < 3; ++n) {
+    f.w().sub("q_norm").vector("weight", 2);
+  }
+  const auto few = f.problems();
+  EXPECT_THAT(few, HasSubstr("and 1 more"));
+  EXPECT_EQ(few.find("q_norm"), few.rfind("q_norm"));
+  for (int n = 0; n < 30; ++n) {
+    f.w().sub("gone" + std::to_string(n)).vector("weight", 2);
+  }
+  const auto many = f.problems();
+  EXPECT_THAT(many, HasSubstr("and 31 more"));
+  EXPECT_THAT(many, HasSubstr("gone17."));
+  EXPECT_THAT(many, Not(HasSubstr("gone18.")));
+  EXPECT_THAT(many, HasSubstr("and 12 that are not listed"));
+}
+
+TEST(LoadPlan, SizesThatNoMemoryHoldsAreReportedAsWrongShapes) {
+  constexpr int huge = std::numeric_limits<int>::max();
+  Fixture f(Files().add("a.weight", {3, 5}));
+  try {
+    f.w().sub("a").matrix(huge, huge);
+    FAIL();
+  } catch (const TensorError& error) {
+    EXPECT_EQ(error.tensor(), "a.weight");
+    EXPECT_THAT(error.what(), HasSubstr("has shape [3, 5], expected"));
+  }
+}
+
 TEST(LoadPlan, ATiedHeadIsIgnored) {
   Fixture tied(
       Files().add("lm_head.weight", {2, 2}), R"(,"tie_word_embeddings":true)");
@@ -511,6 +543,19 @@ TEST(LoadPlan, RandomPlansFollowTheConfig) {
       mx::float32);
   EXPECT_NEAR(mx::mean(values).item<float>(), 0.0f, 0.05f);
   EXPECT_LT(mx::max(mx::abs(values)).item<float>(), 0.3f);
+}
+
+TEST(LoadPlan, RandomCodesOfMxfp8AreNumbers) {
+  auto args =
+      make_args(R"(,"quantization":{"bits":8,"group_size":32,"mode":"mxfp8"})");
+  auto plan = LoadPlan::random(args, /* seed */ 3);
+  const auto packed = plan.weights().sub("a").matrix(256, 64);
+  plan.read();
+  const auto values = mx::astype(
+      mx::dequantize(
+          packed.weight, *packed.scales, std::nullopt, 32, 8, "mxfp8"),
+      mx::float32);
+  EXPECT_LT(mx::max(mx::abs(values)).item<float>(), 0.13f);
 }
 
 } // namespace
