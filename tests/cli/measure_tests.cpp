@@ -120,6 +120,9 @@ TEST_F(Measure, BenchOfRandomWeightsNeedsOnlyAConfig) {
   const auto plain = weigh({});
   const auto packed = weigh({"--q-bits", "4", "--q-group-size", "32"});
   EXPECT_LT(packed, 0.4 * plain);
+  // What is not said is as usual for the mode.
+  EXPECT_LT(weigh({"--q-mode", "nvfp4", "--q-bits", "4"}), 0.4 * plain);
+  EXPECT_LT(weigh({"--q-mode", "mxfp8"}), 0.6 * plain);
   EXPECT_EQ(run("bench", {"--random", "--q-bits", "9", "-n", "1"}).code, 2);
 }
 
