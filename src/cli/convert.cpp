@@ -31,7 +31,7 @@ constexpr const char* footer =
     "  qwen3-mlx convert --model Qwen3-4B --mlx-path Qwen3-4B-4bit -q\n"
     "  qwen3-mlx convert --model Qwen3-4B --mlx-path out -q --q-mode mxfp4\n"
     "  qwen3-mlx convert --model Qwen3-4B --mlx-path out -q --q-module "
-    "'*.down_proj=6' --q-module lm_head=none\n"
+    "'*.down_proj=6' --q-module '*.o_proj=8'\n"
     "  qwen3-mlx convert --model model.gguf --mlx-path out --dequantize\n"
     "  qwen3-mlx convert --model Qwen3-4B --mlx-path q4.gguf --to gguf "
     "--gguf-type q4_1";
