@@ -237,7 +237,7 @@ StagedDirectory::StagedDirectory(
   part_ = part;
   directory_ = part_ / content_name;
   try {
-    StagedFile(part_ / marker_name, target_);
+    const StagedFile marker(part_ / marker_name, target_);
     if (::mkdir(directory_.c_str(), 0755) != 0) {
       throw FileError(target_, reason("cannot create", errno));
     }
