@@ -20,7 +20,7 @@ namespace qwen3_mlx::server {
 
 /// Events for a request that a connection waits for.
 struct Inbox {
-  explicit Inbox(asio::any_io_executor executor) : wake(std::move(executor)) {}
+  explicit Inbox(const asio::any_io_executor& executor) : wake(executor) {}
 
   asio::steady_timer wake; ///< Cancelled when something has come.
   std::vector<std::pair<int, engine::Event>> events; ///< With its prompt.

@@ -49,8 +49,9 @@ class TextAnswer final : public Answer {
             request.prompts.size() * static_cast<std::size_t>(num_choices_)) {}
 
   std::string take(int prompt, const engine::Event& event) override {
-    const auto idx =
-        static_cast<std::size_t>(prompt * num_choices_ + event.choice);
+    const auto idx = static_cast<std::size_t>(prompt) *
+            static_cast<std::size_t>(num_choices_) +
+        static_cast<std::size_t>(event.choice);
     auto& choice = choices_.at(idx);
     choice.text += event.text;
     Choice part;

@@ -43,6 +43,10 @@ std::uint64_t row_count(const std::vector<std::int64_t>& shape) {
 
 /// Nothing where there is not that much memory.
 std::optional<mx::allocator::Data> try_malloc(std::uint64_t n_bytes) {
+  constexpr std::uint64_t more_than_any_machine = std::uint64_t{1} << 46;
+  if (n_bytes > more_than_any_machine) {
+    return std::nullopt; // some allocators end the process over it
+  }
   try {
     auto data = mx::allocator::malloc(static_cast<std::size_t>(n_bytes));
     auto buffer = data.buffer();
