@@ -29,6 +29,8 @@ def serve(options, port):
     command = [options.program, "serve", "--model", options.model, "--port", str(port),
                "--max-num-seqs", str(max(options.streams)), "--no-prefix-cache",
                "--log-level", "warning", *model_options(options)]
+    if options.prefill_step_size:
+        command += ["--prefill-step-size", options.prefill_step_size]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
     for _ in range(1200):
         if process.poll() is not None:
@@ -125,6 +127,7 @@ def main():
     parser.add_argument("--input", type=int, default=128)
     parser.add_argument("--output", type=int, default=128)
     parser.add_argument("--processes", type=int, default=6)
+    parser.add_argument("--prefill-step-size", type=int)
     parser.add_argument("--out")
     parser.add_argument("--plot", nargs="+", metavar="FILE")
     parser.add_argument("--image")

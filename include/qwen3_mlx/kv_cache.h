@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -36,8 +37,11 @@ struct KeyValues {
   mx::array values;
 };
 
-/// Keys and values [B, n_kv_heads, capacity, head_dim] with room for a position
-/// at `offset`, which an operation on an NVIDIA GPU writes in place.
+/// Makes an evaluated array whose elements may be anything.
+using MakeArray = std::function<mx::array(const mx::Shape&, mx::Dtype)>;
+
+/// Keys and values [B, n_kv_heads, capacity, head_dim] with room for positions
+/// from `offset` on, which an operation on an NVIDIA GPU writes in place.
 struct WritableKeyValues {
   mx::array keys;
   mx::array values;
@@ -84,11 +88,13 @@ class KVStore {
   virtual cpu::KvAppend
   append(const cpu::KvShape& shape, int batch, int length);
   virtual void written_by(const mx::array& attention);
-  /// Makes room for one more position of each of `shape[0]` sequences, `shape`
-  /// being [B, n_kv_heads, 1, head_dim], and counts it as held. Nothing when
-  /// the cache is not of that type or has no such form. Then as append().
-  virtual std::optional<WritableKeyValues>
-  append_in_place(const mx::Shape& shape, mx::Dtype dtype);
+  /// Makes room for new keys and values `shape` [B, n_kv_heads, L, head_dim],
+  /// by `make` where more is needed, and counts them as held. Nothing when the
+  /// cache is not of that type or has no such form. Then as append().
+  virtual std::optional<WritableKeyValues> append_in_place(
+      const mx::Shape& shape,
+      mx::Dtype dtype,
+      const MakeArray& make);
   /// Appends, and returns all that is held, dense and in temporal order.
   virtual KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) = 0;

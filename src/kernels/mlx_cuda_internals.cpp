@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "kernels/mlx_cuda_internals.h"
 
+#include <algorithm>
 #include <bit>
 #include <map>
 #include <mutex>
@@ -84,6 +85,7 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
     }
     void* const data = buffers.back();
     buffers.pop_back();
+    num_free_bytes_ -= size;
     return data;
   }
 
@@ -106,15 +108,36 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
       }
       buffers.clear();
     }
+    num_free_bytes_ = 0;
   }
 
   void give_back(std::size_t size, void* data) {
     const std::lock_guard lock(mutex_);
+    if (num_free_bytes_ + size > max_free_bytes()) {
+      cudaFree(data);
+      return;
+    }
+    num_free_bytes_ += size;
     free_[size].push_back(data);
+  }
+
+  // MLX, which asks for memory too, knows nothing of what is free here.
+  std::size_t max_free_bytes() {
+    if (max_free_bytes_ == 0) {
+      std::size_t free = 0;
+      std::size_t total = 0;
+      if (cudaMemGetInfo(&free, &total) != cudaSuccess) {
+        cudaGetLastError();
+      }
+      max_free_bytes_ = std::max<std::size_t>(total / 16, 1);
+    }
+    return max_free_bytes_;
   }
 
   std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;
+  std::size_t num_free_bytes_ = 0;
+  std::size_t max_free_bytes_ = 0;
 };
 
 std::shared_ptr<DevicePool> make_device_pool() {
@@ -123,6 +146,17 @@ std::shared_ptr<DevicePool> make_device_pool() {
 
 void allocate(const std::shared_ptr<DevicePool>& pool, mx::array& out) {
   out.set_data(pool->take(out.nbytes()));
+}
+
+mx::array new_array(
+    const std::shared_ptr<DevicePool>& pool,
+    const mx::Shape& shape,
+    mx::Dtype dtype) {
+  std::size_t n_bytes = mx::size_of(dtype);
+  for (const auto size : shape) {
+    n_bytes *= static_cast<std::size_t>(size);
+  }
+  return mx::array(pool->take(n_bytes), shape, dtype);
 }
 
 mx::array

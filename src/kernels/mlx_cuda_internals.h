@@ -25,6 +25,12 @@ std::shared_ptr<DevicePool> make_device_pool();
 /// Gives `out`, whose shape and dtype are set, memory of its own.
 void allocate(const std::shared_ptr<DevicePool>& pool, mx::array& out);
 
+/// An evaluated array that has not been written.
+mx::array new_array(
+    const std::shared_ptr<DevicePool>& pool,
+    const mx::Shape& shape,
+    mx::Dtype dtype);
+
 /// An evaluated array of at least that many bytes.
 mx::array
 allocate_bytes(const std::shared_ptr<DevicePool>& pool, std::size_t n_bytes);

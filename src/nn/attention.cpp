@@ -96,7 +96,7 @@ mx::array Attention::attend(const mx::array& qkv, const LayerStep& step) const {
   if (auto out = attend_natively(qkv, step)) {
     return *out;
   }
-  if (auto out = decode_on_cuda(qkv, step)) {
+  if (auto out = attend_on_cuda(qkv, step)) {
     return *out;
   }
   if (step.segments.size() == 1) {
@@ -162,7 +162,7 @@ Attention::attend_natively(const mx::array& qkv, const LayerStep& step) const {
 }
 
 std::optional<mx::array>
-Attention::decode_on_cuda(const mx::array& qkv, const LayerStep& step) const {
+Attention::attend_on_cuda(const mx::array& qkv, const LayerStep& step) const {
   const auto& blocks = o_proj.blocks();
   const cuda::AttentionForm form{
       .n_heads = n_heads,
@@ -173,34 +173,43 @@ Attention::decode_on_cuda(const mx::array& qkv, const LayerStep& step) const {
       .q_norm = q_norm ? &q_norm->weight : nullptr,
       .k_norm = k_norm ? &k_norm->weight : nullptr,
       .norm_eps = q_norm ? q_norm->eps : 0.0f};
-  if (!blocks || step.segments.empty() || !cuda::takes_attention(qkv, form)) {
+  const bool many = std::ranges::any_of(
+      step.segments, [](const Segment& each) { return each.length > 1; });
+  if (!blocks || step.segments.empty() ||
+      !cuda::takes_attention(qkv, form, many, *blocks->runtime)) {
     return std::nullopt;
   }
   const auto store_of = [&](const Segment& segment) -> KVStore& {
     return segment.cache[static_cast<std::size_t>(step.layer_idx)].store();
   };
   const auto periods_of = [&](const Segment& segment) {
-    return rope.periods_array(
-        segment.prompt_length.value_or(store_of(segment).offset() + 1));
+    return rope.periods_array(segment.prompt_length.value_or(
+        store_of(segment).offset() + segment.length));
   };
   const auto periods = periods_of(step.segments.front());
   const bool alike =
       std::ranges::all_of(step.segments, [&](const Segment& segment) {
-        return segment.length == 1 && store_of(segment).kind() == "growing" &&
+        return store_of(segment).kind() == "growing" &&
             periods_of(segment).id() == periods.id();
       });
   if (!alike) {
     return std::nullopt;
   }
-  std::vector<cuda::DecodeSegment> parts;
+  const auto make = [&](const mx::Shape& shape, mx::Dtype dtype) {
+    return cuda::fresh_array(*blocks->runtime, shape, dtype);
+  };
+  std::vector<cuda::CacheSegment> parts;
   parts.reserve(step.segments.size());
   for (const Segment& segment : step.segments) {
     auto room = store_of(segment).append_in_place(
-        {segment.batch, n_kv_heads, 1, head_dim}, qkv.dtype());
+        {segment.batch, n_kv_heads, segment.length, head_dim},
+        qkv.dtype(),
+        make);
     if (!room) {
       // Rooms made before are given back, and the step takes MLX's way.
       for (std::size_t idx = 0; idx < parts.size(); ++idx) {
-        store_of(step.segments[idx]).trim(1);
+        const auto& earlier = step.segments[idx];
+        store_of(earlier).trim(earlier.length);
       }
       return std::nullopt;
     }
@@ -208,11 +217,12 @@ Attention::decode_on_cuda(const mx::array& qkv, const LayerStep& step) const {
         {std::move(room->keys),
          std::move(room->values),
          segment.batch,
+         segment.length,
          room->offset,
          std::move(room->after)});
   }
   const auto out =
-      cuda::decode_attention_op(qkv, form, periods, parts, blocks->runtime);
+      cuda::attention_op(qkv, form, periods, parts, blocks->runtime);
   for (const Segment& segment : step.segments) {
     store_of(segment).written_by(out);
   }

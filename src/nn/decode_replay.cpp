@@ -126,11 +126,14 @@ DecodeReplay::replay(cuda::StepGraph& graph, const StepInput& step) const {
   std::vector<KVStore*> stores;
   stores.reserve(num_caches);
   const auto dtype = graph.dtype();
+  const MakeArray make = [&](const mx::Shape& shape, mx::Dtype of) {
+    return graph.make_array(shape, of);
+  };
   for (int layer = 0; layer < num_layers_; ++layer) {
     for (const auto& segment : step.segments) {
       auto& store = segment.cache[static_cast<std::size_t>(layer)].store();
       auto room = store.append_in_place(
-          {segment.batch, n_kv_heads_, 1, head_dim_}, dtype);
+          {segment.batch, n_kv_heads_, 1, head_dim_}, dtype, make);
       if (!room) {
         for (KVStore* const other : stores) {
           other->trim(1);

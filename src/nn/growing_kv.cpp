@@ -57,8 +57,10 @@ KeyValues GrowingKV::settled() const {
   return {held[0], held[1]};
 }
 
-std::optional<WritableKeyValues>
-GrowingKV::append_in_place(const mx::Shape& shape, mx::Dtype dtype) {
+std::optional<WritableKeyValues> GrowingKV::append_in_place(
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    const MakeArray& make) {
   const auto fits = [&](const mx::array& held) {
     return held.dtype() == dtype && held.shape(0) == shape[0] &&
         held.shape(1) == shape[1] && held.shape(3) == shape[3];
@@ -66,25 +68,29 @@ GrowingKV::append_in_place(const mx::Shape& shape, mx::Dtype dtype) {
   if (native_ || (keys_ && !(fits(*keys_) && fits(*values_)))) {
     return std::nullopt;
   }
-  if (!keys_ || !is_owner_ || offset_ >= keys_->shape(2)) {
+  const int begin = offset_;
+  const int end = begin + shape[2];
+  if (!keys_ || !is_owner_ || end > keys_->shape(2)) {
     // Doubling keeps the copies of a long text few.
-    const int capacity = std::max(
-        grown_capacity(offset_ + 1), keys_ ? grown_capacity(2 * offset_) : 0);
-    const auto fresh =
-        mx::zeros({shape[0], shape[1], capacity - offset_, shape[3]}, dtype);
-    if (offset_ == 0) {
-      keys_ = fresh;
-      values_ = mx::zeros(fresh.shape(), dtype);
+    const int capacity =
+        std::max(grown_capacity(end), keys_ ? grown_capacity(2 * begin) : 0);
+    const auto fresh = [&] {
+      return make({shape[0], shape[1], capacity - begin, shape[3]}, dtype);
+    };
+    if (begin == 0) {
+      keys_ = fresh();
+      values_ = fresh();
     } else {
       const auto held = settled();
-      keys_ = mx::concatenate({cut_positions(held.keys, 0, offset_), fresh}, 2);
+      keys_ = mx::concatenate({cut_positions(held.keys, 0, begin), fresh()}, 2);
       values_ =
-          mx::concatenate({cut_positions(held.values, 0, offset_), fresh}, 2);
+          mx::concatenate({cut_positions(held.values, 0, begin), fresh()}, 2);
     }
     last_write_.reset();
     is_owner_ = true;
   }
-  return WritableKeyValues{*keys_, *values_, offset_++, last_write_};
+  offset_ = end;
+  return WritableKeyValues{*keys_, *values_, begin, last_write_};
 }
 
 std::unique_ptr<KVStore> GrowingKV::copy() const {

@@ -19,8 +19,10 @@ class GrowingKV final : public KVStore {
   cpu::KvAppend
   append(const cpu::KvShape& shape, int batch, int length) override;
   void written_by(const mx::array& attention) override;
-  std::optional<WritableKeyValues>
-  append_in_place(const mx::Shape& shape, mx::Dtype dtype) override;
+  std::optional<WritableKeyValues> append_in_place(
+      const mx::Shape& shape,
+      mx::Dtype dtype,
+      const MakeArray& make) override;
   KeyValues
   update_and_fetch(const mx::array& keys, const mx::array& values) override;
   std::optional<KeyValues> fetch() const override;

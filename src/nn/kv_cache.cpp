@@ -59,7 +59,7 @@ cpu::KvAppend KVStore::append(const cpu::KvShape&, int, int) {
 void KVStore::written_by(const mx::array&) {}
 
 std::optional<WritableKeyValues>
-KVStore::append_in_place(const mx::Shape&, mx::Dtype) {
+KVStore::append_in_place(const mx::Shape&, mx::Dtype, const MakeArray&) {
   return std::nullopt;
 }
 

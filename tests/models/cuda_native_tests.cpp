@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <mlx/mlx.h>
 
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -82,6 +83,17 @@ class CudaNativeTest : public testing::Test {
       }
       logits.push_back(model.forward({ids(tokens), segments}));
     }
+    // Pieces of several prompts in one step, beside one new token.
+    std::vector<Segment> pieces;
+    std::vector<int> tokens;
+    for (std::size_t idx = 0; idx < caches.size(); ++idx) {
+      const int length = std::array{90, 1, 17}[idx];
+      pieces.push_back({.cache = caches[idx], .length = length});
+      for (int i = 0; i < length; ++i) {
+        tokens.push_back((i * 13 + length) % 1000);
+      }
+    }
+    logits.push_back(model.forward({ids(tokens), pieces}));
     // A copy goes its own way, and the first is none the wiser.
     std::vector<KVCache> copy;
     for (const auto& cache : caches[0]) {

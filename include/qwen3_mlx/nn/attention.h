@@ -79,9 +79,9 @@ struct Attention {
   std::optional<mx::array>
   attend_natively(const mx::array& qkv, const LayerStep& step) const;
 
-  // The same by one CUDA kernel, for a step of one new position a sequence.
+  // The same by CUDA kernels that write to the caches in place.
   std::optional<mx::array>
-  decode_on_cuda(const mx::array& qkv, const LayerStep& step) const;
+  attend_on_cuda(const mx::array& qkv, const LayerStep& step) const;
 
   // The weights of q_norm and k_norm once for each head,
   // [1, 1, n_heads + n_kv_heads, head_dim]: queries and keys are then normed by

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/primitive.h"
 #include "mlx/ops.h"
 #include "qwen3_mlx/error.h"
@@ -11,37 +12,47 @@ namespace qwen3_mlx::cuda {
 
 namespace {
 
-class AttentionPrimitive final : public CudaPrimitive {
- public:
-  /// A segment, without arrays: they would outlive the graph's need of them.
-  struct Part {
-    int batch;
-    int offset;
-  };
+/// A segment, without arrays: they would outlive the graph's need of them.
+struct Part {
+  int batch;
+  int length;
+  int offset;
+};
 
-  AttentionPrimitive(
+// What precedes the caches among the inputs: qkv, periods, and both norms if
+// there are any. Sets them; returns how many there are.
+template <class Args>
+std::size_t take_inputs(
+    Operands& operands,
+    const std::vector<mx::array>& inputs,
+    Args& args) {
+  args.qkv = operands.input(inputs[0]);
+  args.periods = static_cast<const float*>(operands.input(inputs[1]));
+  if (args.norm_eps <= 0) {
+    return 2;
+  }
+  args.q_norm = operands.input(inputs[2]);
+  args.k_norm = operands.input(inputs[3]);
+  return 4;
+}
+
+class DecodePrimitive final : public CudaPrimitive {
+ public:
+  DecodePrimitive(
       std::shared_ptr<Runtime> runtime,
-      DecodeAttentionArgs args,
+      const DecodeAttentionArgs& args,
       std::vector<Part> parts)
       : CudaPrimitive(std::move(runtime)), args_(args),
         parts_(std::move(parts)) {}
 
-  // qkv, periods, both norms if there are any, keys and values of each part,
-  // then whatever must have run before.
+  // What take_inputs() takes, keys and values of each part, then whatever must
+  // have run before.
   void
   run(Operands& operands,
       const std::vector<mx::array>& inputs,
       mx::array& out) override {
     DecodeAttentionArgs args = args_;
-    args.qkv = operands.input(inputs[0]);
-    args.periods = static_cast<const float*>(operands.input(inputs[1]));
-    std::size_t next = 2;
-    if (has_norm()) {
-      args.q_norm = operands.input(inputs[next++]);
-      args.k_norm = operands.input(inputs[next++]);
-    } else {
-      args.q_norm = args.k_norm = nullptr;
-    }
+    std::size_t next = take_inputs(operands, inputs, args);
     args.out = operands.output(out);
     if (const DecodeTable* table = operands.next_layer()) {
       args.workspace = static_cast<float*>(operands.temporary(
@@ -71,7 +82,7 @@ class AttentionPrimitive final : public CudaPrimitive {
   }
 
   std::size_t num_lasting_inputs(std::size_t) const override {
-    return has_norm() ? 4 : 2;
+    return args_.norm_eps > 0 ? 4 : 2;
   }
 
   const char* name() const override {
@@ -79,28 +90,102 @@ class AttentionPrimitive final : public CudaPrimitive {
   }
 
  private:
-  bool has_norm() const {
-    return args_.norm_eps > 0;
-  }
-
   DecodeAttentionArgs args_;
   std::vector<Part> parts_;
 };
 
-} // namespace
+class PrefillPrimitive final : public CudaPrimitive {
+ public:
+  PrefillPrimitive(
+      std::shared_ptr<Runtime> runtime,
+      const PrefillAttentionArgs& args,
+      std::vector<Part> parts)
+      : CudaPrimitive(std::move(runtime)), args_(args),
+        parts_(std::move(parts)) {}
 
-bool takes_attention(const mx::array& qkv, const AttentionForm& form) {
-  const auto type = float_of(qkv.dtype());
-  return type &&
-      supports_decode(*type, form.n_heads, form.n_kv_heads, form.head_dim) &&
-      (form.q_norm == nullptr) == (form.k_norm == nullptr);
+  // As those of DecodePrimitive.
+  void
+  run(Operands& operands,
+      const std::vector<mx::array>& inputs,
+      mx::array& out) override {
+    PrefillAttentionArgs args = args_;
+    std::size_t next = take_inputs(operands, inputs, args);
+    args.out = operands.output(out);
+    args.queries = operands.temporary(out.nbytes());
+    std::vector<PrefillSequence> sequences;
+    std::vector<DecodeSequence> of_part;
+    int row = 0;
+    for (const Part& part : parts_) {
+      const auto& keys = inputs[next++];
+      const auto& values = inputs[next++];
+      of_part.clear();
+      append_sequences(
+          operands.input(keys),
+          operands.input(values),
+          keys.shape(),
+          part.offset,
+          of_part);
+      for (const auto& each : of_part) {
+        sequences.push_back(
+            {.keys = each.keys,
+             .values = each.values,
+             .capacity = each.capacity,
+             .offset = each.offset,
+             .first_row = row,
+             .length = part.length});
+        row += part.length;
+      }
+    }
+    prefill_attention(operands.launcher(), args, sequences);
+  }
+
+  const char* name() const override {
+    return "CudaPrefillAttention";
+  }
+
+ private:
+  PrefillAttentionArgs args_;
+  std::vector<Part> parts_;
+};
+
+template <class Args>
+Args args_of(const mx::array& qkv, const AttentionForm& form) {
+  return {
+      .type = type_of(qkv),
+      .num_heads = form.n_heads,
+      .num_kv_heads = form.n_kv_heads,
+      .head_dim = form.head_dim,
+      .scale = form.scale,
+      .window = form.window.value_or(0),
+      .norm_eps = form.q_norm != nullptr ? form.norm_eps : 0.0F};
 }
 
-mx::array decode_attention_op(
+} // namespace
+
+bool takes_attention(
+    const mx::array& qkv,
+    const AttentionForm& form,
+    bool many,
+    const Runtime& runtime) {
+  const auto type = float_of(qkv.dtype());
+  if (!type || (form.q_norm == nullptr) != (form.k_norm == nullptr)) {
+    return false;
+  }
+  return many
+      ? supports_prefill(
+            runtime.launcher,
+            *type,
+            form.n_heads,
+            form.n_kv_heads,
+            form.head_dim)
+      : supports_decode(*type, form.n_heads, form.n_kv_heads, form.head_dim);
+}
+
+mx::array attention_op(
     const mx::array& qkv,
     const AttentionForm& form,
     const mx::array& periods,
-    const std::vector<DecodeSegment>& segments,
+    const std::vector<CacheSegment>& segments,
     const std::shared_ptr<Runtime>& runtime) {
   std::vector<mx::array> inputs{dense(qkv), dense(periods)};
   for (const mx::array* norm : {form.q_norm, form.k_norm}) {
@@ -110,9 +195,11 @@ mx::array decode_attention_op(
                                        : mx::astype(*norm, qkv.dtype())));
     }
   }
-  std::vector<AttentionPrimitive::Part> parts;
+  std::vector<Part> parts;
+  bool decodes = true;
   for (const auto& segment : segments) {
-    parts.push_back({segment.batch, segment.offset});
+    decodes = decodes && segment.length == 1;
+    parts.push_back({segment.batch, segment.length, segment.offset});
     inputs.push_back(segment.keys);
     inputs.push_back(segment.values);
   }
@@ -121,22 +208,24 @@ mx::array decode_attention_op(
       inputs.push_back(*segment.after);
     }
   }
-  const bool has_norm = form.q_norm != nullptr;
+  std::shared_ptr<mx::Primitive> primitive;
+  if (decodes) {
+    primitive = std::make_shared<DecodePrimitive>(
+        runtime, args_of<DecodeAttentionArgs>(qkv, form), std::move(parts));
+  } else {
+    primitive = std::make_shared<PrefillPrimitive>(
+        runtime, args_of<PrefillAttentionArgs>(qkv, form), std::move(parts));
+  }
   return {
       mx::Shape{qkv.shape(0), form.n_heads * form.head_dim},
       qkv.dtype(),
-      std::make_shared<AttentionPrimitive>(
-          runtime,
-          DecodeAttentionArgs{
-              .type = type_of(qkv),
-              .num_heads = form.n_heads,
-              .num_kv_heads = form.n_kv_heads,
-              .head_dim = form.head_dim,
-              .scale = form.scale,
-              .window = form.window.value_or(0),
-              .norm_eps = has_norm ? form.norm_eps : 0.0F},
-          std::move(parts)),
+      std::move(primitive),
       std::move(inputs)};
+}
+
+mx::array
+fresh_array(const Runtime& runtime, const mx::Shape& shape, mx::Dtype dtype) {
+  return new_array(runtime.pool, shape, dtype);
 }
 
 } // namespace qwen3_mlx::cuda

@@ -9,9 +9,8 @@
 // where the last one to arrive adds all up in order. How positions are split
 // depends on the sequence's own length alone, and so does every sum.
 #include <algorithm>
-#include <type_traits>
 
-#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/attention_pieces.cuh"
 #include "kernels/cuda/kernels.h"
 
 namespace qwen3_mlx::cuda {
@@ -53,93 +52,6 @@ __host__ __device__ constexpr int split_size(int length) {
       : kMaxSplits;
   const int each = (length + splits - 1) / splits;
   return (each + kMinSplit - 1) / kMinSplit * kMinSplit;
-}
-
-__device__ __forceinline__ float exp2_of(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-__device__ __forceinline__ unsigned pack_two(__nv_bfloat16, float a, float b) {
-  return pack_bf16(a, b);
-}
-
-__device__ __forceinline__ unsigned pack_two(__half, float a, float b) {
-  const __half2 pair = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const unsigned*>(&pair);
-}
-
-__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
-  return __bfloat162float(x);
-}
-
-__device__ __forceinline__ float to_float(__half x) {
-  return __half2float(x);
-}
-
-__device__ __forceinline__ void from_float(float x, __nv_bfloat16& out) {
-  out = __float2bfloat16(x);
-}
-
-__device__ __forceinline__ void from_float(float x, __half& out) {
-  out = __float2half(x);
-}
-
-template <class T>
-__device__ __forceinline__ void product(
-    float (&c)[4],
-    unsigned a0,
-    unsigned a1,
-    unsigned a2,
-    unsigned a3,
-    unsigned b0,
-    unsigned b1) {
-  if constexpr (std::is_same_v<T, __half>) {
-    multiply_add_half(c, a0, a1, a2, a3, b0, b1);
-  } else {
-    multiply_add(c, a0, a1, a2, a3, b0, b1);
-  }
-}
-
-// A head of the new position by one warp: norm, then rotation, to shared or
-// global memory.
-template <class T, int D>
-__device__ __forceinline__ void prepare_head(
-    const T* from,
-    const T* norm,
-    float eps,
-    const float* periods,
-    int position,
-    int lane,
-    T* to) {
-  constexpr int kEach = D / 32;
-  float v[kEach];
-  float squares = 0;
-#pragma unroll
-  for (int j = 0; j < kEach; ++j) {
-    v[j] = to_float(from[j * 32 + lane]);
-    squares += v[j] * v[j];
-  }
-  if (norm != nullptr) {
-    const float factor = rsqrtf(warp_sum(squares) / D + eps);
-#pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      v[j] *= factor * to_float(norm[j * 32 + lane]);
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < kEach / 2; ++j) {
-    const float angle =
-        static_cast<float>(position) * (1.0F / periods[j * 32 + lane]);
-    float sine;
-    float cosine;
-    sincosf(angle, &sine, &cosine);
-    const float a = v[j];
-    const float b = v[j + kEach / 2];
-    from_float(a * cosine - b * sine, to[j * 32 + lane]);
-    from_float(b * cosine + a * sine, to[(j + kEach / 2) * 32 + lane]);
-  }
 }
 
 __device__ __forceinline__ void
@@ -218,6 +130,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(
   T* const keys = static_cast<T*>(sequence.keys) + head_offset;
   T* const values = static_cast<T*>(sequence.values) + head_offset;
 
+  const auto rotation = rotation_of<D>(args.periods, position, lane);
   // Rows beyond the group stay as they are: rows of a product know nothing of
   // each other.
   for (int head = warp; head < group; head += kWarps) {
@@ -225,8 +138,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(
         qkv + (kv_head * group + head) * D,
         static_cast<const T*>(args.q_norm),
         args.norm_eps,
-        args.periods,
-        position,
+        rotation,
         lane,
         queries + head * D);
   }
@@ -237,8 +149,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(
           qkv + (n_heads + kv_head) * D,
           static_cast<const T*>(args.k_norm),
           args.norm_eps,
-          args.periods,
-          position,
+          rotation,
           lane,
           keys + at);
     } else if (warp == 0) {

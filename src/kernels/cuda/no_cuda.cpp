@@ -68,8 +68,16 @@ mx::array sparse_op(
   fail();
 }
 
-bool takes_attention(const mx::array&, const AttentionForm&) {
+bool takes_attention(
+    const mx::array&,
+    const AttentionForm&,
+    bool,
+    const Runtime&) {
   return false;
+}
+
+mx::array fresh_array(const Runtime&, const mx::Shape&, mx::Dtype) {
+  fail();
 }
 
 int step_splits(int) {
@@ -81,11 +89,11 @@ StepGraph::record(const mx::array&, const mx::array&, const StepForm&) {
   return nullptr;
 }
 
-mx::array decode_attention_op(
+mx::array attention_op(
     const mx::array&,
     const AttentionForm&,
     const mx::array&,
-    const std::vector<DecodeSegment>&,
+    const std::vector<CacheSegment>&,
     const std::shared_ptr<Runtime>&) {
   fail();
 }

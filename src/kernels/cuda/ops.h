@@ -74,26 +74,38 @@ struct AttentionForm {
   float norm_eps = 0;
 };
 
-/// One new position of each of `batch` sequences of one cache: keys and values
-/// [batch, n_kv_heads, capacity, head_dim], written in place at `offset`.
-struct DecodeSegment {
+/// `length` new positions of each of `batch` sequences of one cache: keys and
+/// values [batch, n_kv_heads, capacity, head_dim], written in place from
+/// `offset` on.
+struct CacheSegment {
   mx::array keys;
   mx::array values;
   int batch;
+  int length;
   int offset;
   /// The operation that wrote to them last, unless that has run.
   std::optional<mx::array> after;
 };
 
-bool takes_attention(const mx::array& qkv, const AttentionForm& form);
+/// Whether attention_op() takes that: one new position of each sequence, or
+/// `many`.
+bool takes_attention(
+    const mx::array& qkv,
+    const AttentionForm& form,
+    bool many,
+    const Runtime& runtime);
 
-/// qkv [T, (n_heads + 2 * n_kv_heads) * head_dim], neither normed nor rotated
-/// -> [T, n_heads * head_dim].
-mx::array decode_attention_op(
+/// qkv [T, (n_heads + 2 * n_kv_heads) * head_dim], neither normed nor rotated;
+/// the rows of a segment are [batch, length] -> [T, n_heads * head_dim].
+mx::array attention_op(
     const mx::array& qkv,
     const AttentionForm& form,
     const mx::array& periods,
-    const std::vector<DecodeSegment>& segments,
+    const std::vector<CacheSegment>& segments,
     const std::shared_ptr<Runtime>& runtime);
+
+/// An evaluated array in the GPU's memory whose elements may be anything.
+mx::array
+fresh_array(const Runtime& runtime, const mx::Shape& shape, mx::Dtype dtype);
 
 } // namespace qwen3_mlx::cuda

@@ -212,6 +212,10 @@ class Recorded final : public StepGraph,
   mx::Dtype dtype() const override {
     return dtype_;
   }
+  mx::array
+  make_array(const mx::Shape& shape, mx::Dtype dtype) const override {
+    return new_array(runtime_->pool, shape, dtype);
+  }
 
   void allocate_output(mx::array& out) const {
     allocate(runtime_->pool, out);

@@ -51,6 +51,9 @@ class StepGraph {
 
   /// Logits of a step over these tokens and caches.
   virtual mx::array replay(const mx::array& tokens, StepCaches caches) = 0;
+  /// An evaluated array in the GPU's memory whose elements may be anything.
+  virtual mx::array
+  make_array(const mx::Shape& shape, mx::Dtype dtype) const = 0;
 };
 
 } // namespace qwen3_mlx::cuda

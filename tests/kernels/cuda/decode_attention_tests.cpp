@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A decode step's attention against float64.
+#include "kernels/cuda/attention_reference.h"
 #include "kernels/cuda/device_data.h"
 
 namespace qwen3_mlx::cuda {
@@ -14,35 +15,6 @@ struct Case {
   int window = 0;
   std::vector<int> offsets;
 };
-
-// The rotated, normed head, rounded as the cache holds it.
-std::vector<double> prepare(
-    const double* from,
-    const std::vector<double>& norm,
-    const std::vector<float>& periods,
-    int position,
-    const Case& c) {
-  const auto D = static_cast<std::size_t>(c.head_dim);
-  std::vector<double> v(from, from + D);
-  if (c.norm) {
-    double squares = 0;
-    for (const double value : v) {
-      squares += value * value;
-    }
-    const double factor =
-        1 / std::sqrt(squares / static_cast<double>(D) + 1e-6);
-    for (std::size_t d = 0; d < D; ++d) {
-      v[d] *= factor * norm[d];
-    }
-  }
-  std::vector<double> out(D);
-  for (std::size_t i = 0; i < D / 2; ++i) {
-    const double angle = position / double{periods[i]};
-    out[i] = v[i] * std::cos(angle) - v[i + D / 2] * std::sin(angle);
-    out[i + D / 2] = v[i + D / 2] * std::cos(angle) + v[i] * std::sin(angle);
-  }
-  return out;
-}
 
 class DecodeAttentionTest : public testing::Test {
  protected:
@@ -61,11 +33,10 @@ class DecodeAttentionTest : public testing::Test {
     const auto qkv = Numbers::random(rng_, c.type, n * (H + 2 * G) * D);
     const auto q_norm = Numbers::random(rng_, c.type, D, 0.2F, 1);
     const auto k_norm = Numbers::random(rng_, c.type, D, 0.2F, 1);
-    std::vector<float> periods(D / 2);
-    for (std::size_t i = 0; i < D / 2; ++i) {
-      periods[i] = static_cast<float>(
-          std::pow(1e4, 2 * static_cast<double>(i) / static_cast<double>(D)));
-    }
+    const auto periods = rope_periods(c.head_dim);
+    const auto norm_of = [&](const Numbers& norm) {
+      return c.norm ? norm.values : std::vector<double>();
+    };
     const DeviceArray<std::uint8_t> qkv_d(qkv.bytes);
     const DeviceArray<std::uint8_t> q_norm_d(q_norm.bytes);
     const DeviceArray<std::uint8_t> k_norm_d(k_norm.bytes);
@@ -122,8 +93,8 @@ class DecodeAttentionTest : public testing::Test {
       const auto written = decode_all(c.type, memory[2 * s]->read());
       const auto written_v = decode_all(c.type, memory[2 * s + 1]->read());
       for (std::size_t g = 0; g < G; ++g) {
-        const auto key =
-            prepare(row + (H + g) * D, k_norm.values, periods, c.offsets[s], c);
+        const auto key = prepared_head(
+            row + (H + g) * D, norm_of(k_norm), periods, c.offsets[s]);
         const double* value = row + (H + G + g) * D;
         for (std::size_t d = 0; d < D; ++d) {
           const std::size_t at = (g * capacity + offset) * D + d;
@@ -136,7 +107,7 @@ class DecodeAttentionTest : public testing::Test {
       EXPECT_EQ(keys[s].values, written) << "other positions changed";
       for (std::size_t h = 0; h < H; ++h) {
         const auto q =
-            prepare(row + h * D, q_norm.values, periods, c.offsets[s], c);
+            prepared_head(row + h * D, norm_of(q_norm), periods, c.offsets[s]);
         const std::size_t g = h / (H / G);
         const std::size_t first = c.window > 0 && c.offsets[s] + 1 > c.window
             ? static_cast<std::size_t>(c.offsets[s] + 1 - c.window)

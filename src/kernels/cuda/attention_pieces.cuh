@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+// What the kernels of attention share.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/cuda/device_code.cuh"
+
+namespace qwen3_mlx::cuda {
+
+__device__ __forceinline__ float exp2_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ __forceinline__ unsigned pack_two(__nv_bfloat16, float a, float b) {
+  return pack_bf16(a, b);
+}
+
+__device__ __forceinline__ unsigned pack_two(__half, float a, float b) {
+  const __half2 pair = __floats2half2_rn(a, b);
+  return *reinterpret_cast<const unsigned*>(&pair);
+}
+
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+
+__device__ __forceinline__ float to_float(__half x) {
+  return __half2float(x);
+}
+
+__device__ __forceinline__ void from_float(float x, __nv_bfloat16& out) {
+  out = __float2bfloat16(x);
+}
+
+__device__ __forceinline__ void from_float(float x, __half& out) {
+  out = __float2half(x);
+}
+
+template <class T>
+__device__ __forceinline__ void product(
+    float (&c)[4],
+    unsigned a0,
+    unsigned a1,
+    unsigned a2,
+    unsigned a3,
+    unsigned b0,
+    unsigned b1) {
+  if constexpr (std::is_same_v<T, __half>) {
+    multiply_add_half(c, a0, a1, a2, a3, b0, b1);
+  } else {
+    multiply_add(c, a0, a1, a2, a3, b0, b1);
+  }
+}
+
+// Sines and cosines of a position; a lane's are of dimensions lane, lane
+// + 32...
+template <int D>
+struct Rotation {
+  float sine[D / 64];
+  float cosine[D / 64];
+};
+
+template <int D>
+__device__ __forceinline__ Rotation<D>
+rotation_of(const float* periods, int position, int lane) {
+  Rotation<D> rotation;
+#pragma unroll
+  for (int j = 0; j < D / 64; ++j) {
+    const float angle =
+        static_cast<float>(position) * (1.0F / periods[j * 32 + lane]);
+    sincosf(angle, &rotation.sine[j], &rotation.cosine[j]);
+  }
+  return rotation;
+}
+
+// A head of a new position by one warp: norm, then rotation, to shared or
+// global memory.
+template <class T, int D>
+__device__ __forceinline__ void prepare_head(
+    const T* from,
+    const T* norm,
+    float eps,
+    const Rotation<D>& rotation,
+    int lane,
+    T* to) {
+  constexpr int kEach = D / 32;
+  float v[kEach];
+  float squares = 0;
+#pragma unroll
+  for (int j = 0; j < kEach; ++j) {
+    v[j] = to_float(from[j * 32 + lane]);
+    squares += v[j] * v[j];
+  }
+  if (norm != nullptr) {
+    const float factor = rsqrtf(warp_sum(squares) / D + eps);
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      v[j] *= factor * to_float(norm[j * 32 + lane]);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kEach / 2; ++j) {
+    const float a = v[j];
+    const float b = v[j + kEach / 2];
+    const float sine = rotation.sine[j];
+    const float cosine = rotation.cosine[j];
+    from_float(a * cosine - b * sine, to[j * 32 + lane]);
+    from_float(b * cosine + a * sine, to[(j + kEach / 2) * 32 + lane]);
+  }
+}
+
+} // namespace qwen3_mlx::cuda
