@@ -104,8 +104,8 @@ class Server:
                 pass
             return out
 
-    def metric(self, name):
-        _, _, text = self.request("GET", "/metrics")
+    def metric(self, name, headers=None):
+        _, _, text = self.request("GET", "/metrics", headers=headers)
         found = re.search(rf"^qwen3_mlx_{name} (\S+)$", text.decode(), re.M)
         return float(found[1])
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Asio and Beast, which take long to compile: only the two files that touch
-// sockets include this.
+// Asio and Beast, which take long to compile: only the files that touch sockets
+// include this.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -16,9 +16,8 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http/error.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 
 namespace qwen3_mlx::server {

@@ -48,7 +48,6 @@ struct ServerOptions {
   milliseconds request_time{0}; ///< Most time of a request; 0: no limit.
   milliseconds stall_time = seconds(120); ///< A step that takes longer is ill.
   LogLevel log_level = LogLevel::info;
-  bool log_prompts = false;
   bool page = true;
   Limits limits;
 };

@@ -232,8 +232,8 @@ class Server {
   asio::awaitable<void> drain() {
     error_code ec;
     acceptor_.close(ec);
-    for (auto* stream : hub_.idle) {
-      stream->cancel();
+    for (auto* socket : hub_.idle) {
+      socket->cancel();
     }
     co_await wait_until_drained(options_.limits.drain_time);
     engine_.stop();
