@@ -65,7 +65,9 @@ struct Engine::Choice {
   TimePoint submitted;
   std::optional<TimePoint> started = std::nullopt;
   std::optional<TimePoint> first_token = std::nullopt;
-  std::optional<std::size_t> event = std::nullopt; // its place in events_
+  // Its place in events_, before that report.
+  std::size_t event = 0;
+  std::optional<std::uint64_t> event_report = std::nullopt;
 };
 
 struct Engine::Active {
@@ -80,7 +82,10 @@ Engine::Engine(Model model, Tokenizer tokenizer, const EngineOptions& options)
       memory_(plan_memory(
           model_,
           layout_,
-          {options.max_running, idle_step_tokens(options), max_context_},
+          {options.max_running,
+           idle_step_tokens(options),
+           max_context_,
+           options.goes_ahead.value_or(model_.replays_decode_steps())},
           options.memory)),
       scheduler_(scheduler_options(
           options,
@@ -157,14 +162,14 @@ std::optional<TimePoint> Engine::busy_since() const {
 
 void Engine::run() {
   try {
-    runner_ = std::make_unique<Runner>(
-        model_,
-        layout_.make(memory_.num_blocks),
-        options_.decodes_apart.value_or(model_.replays_decode_steps()));
+    make_runner();
     restore_prefixes();
     while (!is_stopping_) {
       const bool idle = scheduler_.idle();
       busy_since_ = idle ? 0 : Clock::now().time_since_epoch().count();
+      if (idle) {
+        runner_->abandon(); // what was begun for texts that have ended
+      }
       for (auto& message : idle ? mailbox_.wait() : mailbox_.take()) {
         handle(std::move(message));
       }
@@ -173,7 +178,10 @@ void Engine::run() {
         busy_since_ = Clock::now().time_since_epoch().count();
         step();
       }
-      tell();
+      // Where the next step has begun there is time enough once it is planned.
+      if (!goes_ahead_ || scheduler_.idle()) {
+        tell();
+      }
     }
     finish_all(Finish::shutdown, "the server is shutting down");
     tell(); // what follows may take long
@@ -199,8 +207,22 @@ void Engine::run() {
     }
   }
   tell();
+  executor_.reset();
   runner_.reset();
   busy_since_ = 0;
+}
+
+void Engine::make_runner() {
+  auto storage = layout_.make(memory_.num_blocks);
+  const bool replays = model_.replays_decode_steps();
+  goes_ahead_ =
+      options_.goes_ahead.value_or(replays) && storage->can_step_back();
+  runner_ = std::make_unique<Runner>(
+      model_, std::move(storage), options_.decodes_apart.value_or(replays));
+  executor_ = std::make_unique<StepExecutor>(
+      scheduler_,
+      *runner_,
+      ExecutorOptions{goes_ahead_, options_.max_step_tokens});
 }
 
 std::string Engine::prefix_identity() const {
@@ -325,7 +347,7 @@ void Engine::expire(TimePoint now) {
 
 void Engine::step() {
   const auto begun = Clock::now();
-  auto plan = scheduler_.plan(begun);
+  const auto plan = scheduler_.plan(begun);
   for (const auto& chunk : plan.chunks) {
     auto& choice = choices_.at(chunk.sequence->id);
     if (!choice.started) {
@@ -334,8 +356,22 @@ void Engine::step() {
           static_cast<std::uint64_t>(chunk.sequence->num_cached);
     }
   }
-  const auto results = compute(plan);
-  for (const auto& result : results) {
+  executor_->launch(plan);
+  if (goes_ahead_) {
+    tell(); // what the step before brought, while this one runs
+  }
+  const auto outcome = executor_->collect(plan);
+  stats_.num_failed_steps = executor_->num_failed();
+  stats_.num_tokens_ahead = runner_->num_tokens_ahead();
+  for (const auto& [id, why] : outcome.failed) {
+    fail(id, why);
+  }
+  num_steps_failed_wholly_ =
+      outcome.failed_wholly ? num_steps_failed_wholly_ + 1 : 0;
+  if (num_steps_failed_wholly_ >= max_steps_failed_wholly) {
+    throw Error("the engine gave up: " + outcome.failed.back().second);
+  }
+  for (const auto& result : outcome.results) {
     take(result);
   }
   stats_.step_seconds = seconds(Clock::now() - begun);
@@ -344,51 +380,6 @@ void Engine::step() {
   stats_.num_prompt_tokens +=
       static_cast<std::uint64_t>(plan.num_prompt_tokens);
   ++stats_.num_steps;
-}
-
-// Runs the step, or where that fails its chunks one by one, so that only those
-// fail that do it alone.
-std::vector<TokenResult> Engine::compute(StepPlan& plan) {
-  runner_->drop(plan.preempted);
-  runner_->copy(plan.copies);
-  try {
-    auto results = runner_->run(plan.chunks);
-    // What is no number must not be found by others.
-    std::erase_if(plan.chunks, [&](const Chunk& chunk) {
-      return std::any_of(results.begin(), results.end(), [&](auto& result) {
-        return !result.is_finite && result.id == chunk.sequence->id;
-      });
-    });
-    scheduler_.commit(plan);
-    num_steps_failed_wholly_ = 0;
-    return results;
-  } catch (const std::exception&) {
-    ++stats_.num_failed_steps;
-  }
-  std::vector<TokenResult> results;
-  std::vector<std::pair<SequenceId, std::string>> failed;
-  StepPlan done;
-  for (const auto& chunk : plan.chunks) {
-    try {
-      const auto one = runner_->run({&chunk, 1});
-      results.insert(results.end(), one.begin(), one.end());
-      if (one.empty() || one.front().is_finite) {
-        done.chunks.push_back(chunk);
-      }
-    } catch (const std::exception& error) {
-      failed.emplace_back(chunk.sequence->id, error.what());
-    }
-  }
-  scheduler_.commit(done);
-  for (const auto& [id, why] : failed) {
-    fail(id, why);
-  }
-  const bool failed_wholly = results.empty() && done.chunks.empty();
-  num_steps_failed_wholly_ = failed_wholly ? num_steps_failed_wholly_ + 1 : 0;
-  if (num_steps_failed_wholly_ >= max_steps_failed_wholly) {
-    throw Error("the engine gave up: " + failed.back().second);
-  }
-  return results;
 }
 
 void Engine::take(const TokenResult& result) {
@@ -421,11 +412,12 @@ void Engine::fail(SequenceId id, const std::string& why) {
 }
 
 Event& Engine::event_of(Choice& choice) {
-  if (!choice.event) {
+  if (choice.event_report != num_reports_) {
+    choice.event_report = num_reports_;
     choice.event = events_.size();
     events_.push_back({.request = choice.request, .choice = choice.index});
   }
-  return events_[*choice.event];
+  return events_[choice.event];
 }
 
 void Engine::finish(Choice& choice, Finish reason, std::string error) {
@@ -468,9 +460,7 @@ void Engine::tell() {
   stats_.num_available_blocks = scheduler_.blocks().num_available();
   stats_.num_cached_blocks = scheduler_.blocks().num_cached();
   stats_.num_preemptions = scheduler_.num_preemptions();
-  for (auto& [id, choice] : choices_) {
-    choice.event.reset();
-  }
+  ++num_reports_;
   report_({std::exchange(events_, {}), stats_});
 }
 

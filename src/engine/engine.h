@@ -18,6 +18,7 @@
 #include "engine/request.h"
 #include "engine/runner.h"
 #include "engine/scheduler.h"
+#include "engine/step_executor.h"
 #include "engine/text_output.h"
 
 namespace qwen3_mlx::engine {
@@ -42,6 +43,10 @@ struct EngineOptions {
   /// Whether sequences that decode pass through the model apart from prompts;
   /// absent: where the model replays such steps.
   std::optional<bool> decodes_apart;
+  /// Whether a step begins before the tokens of the one ahead of it are known,
+  /// where caches can step back; absent: where the model replays such steps. It
+  /// changes no text.
+  std::optional<bool> goes_ahead;
   MemoryOptions memory;
   CacheOptions kv; ///< Rotating caches are not shared.
 };
@@ -68,10 +73,10 @@ class Engine {
   /// of each choice has `finish`. Throws InvalidArgument for what can never
   /// fit (with the numbers) or is out of range, QueueFull, EngineStopped.
   void submit(Request request);
-  /// Ends a request without further events, within a step.
   /// Texts, a request's choices counted one by one, that may be under way or
   /// in line at once.
   std::int64_t max_outstanding() const;
+  /// Ends a request without further events, within a step.
   void cancel(RequestId id);
   /// Takes no more requests; ends what is left with Finish::shutdown.
   void stop();
@@ -116,8 +121,8 @@ class Engine {
   void begin(Request request);
   void end(RequestId id);
   void expire(TimePoint now);
+  void make_runner();
   void step();
-  std::vector<TokenResult> compute(StepPlan& plan);
   void take(const TokenResult& result);
   void fail(SequenceId id, const std::string& why);
   void finish(Choice& choice, Finish reason, std::string error);
@@ -142,10 +147,13 @@ class Engine {
   // The engine's thread owns what follows.
   Report report_;
   std::unique_ptr<Runner> runner_;
+  std::unique_ptr<StepExecutor> executor_;
+  bool goes_ahead_ = false;
   std::unordered_map<RequestId, Active> requests_;
   std::unordered_map<SequenceId, Choice> choices_;
   SequenceId last_sequence_ = 0;
-  std::vector<Event> events_;
+  std::vector<Event> events_; // not told yet
+  std::uint64_t num_reports_ = 0;
   EngineStats stats_;
   int num_steps_failed_wholly_ = 0;
   bool is_stopping_ = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "engine/kv_storage.h"
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "engine/paged_kv.h"
@@ -28,7 +29,8 @@ class ContiguousStorage final : public KvStorage {
     if (caches.empty()) {
       caches = model_.make_cache(options_);
     }
-    // After a failed step a cache may be ahead of what counts as computed.
+    // After a step that failed, or was computed for a token that was not to be,
+    // a cache may be ahead of what counts as computed.
     for (auto& cache : caches) {
       const int ahead = cache.offset() - chunk.begin;
       if (ahead > 0 && chunk.begin == 0) {
@@ -38,6 +40,24 @@ class ContiguousStorage final : public KvStorage {
       }
     }
     return caches;
+  }
+  bool can_resume(const Chunk& chunk) const override {
+    const auto held = held_.find(chunk.sequence->id);
+    if (chunk.begin == 0 || held == held_.end()) {
+      return chunk.begin == 0;
+    }
+    return std::ranges::all_of(held->second, [&](const KVCache& cache) {
+      const int ahead = cache.offset() - chunk.begin;
+      return ahead == 0 || (ahead > 0 && cache.can_trim(ahead));
+    });
+  }
+  // A rotating cache has written over what it would go back to.
+  bool can_step_back() const override {
+    return !options_.max_kv_size;
+  }
+  // A rotating cache keeps another arrangement than attention looks at.
+  bool logits_cover_writes() const override {
+    return !options_.max_kv_size;
   }
   void drop(SequenceId id) override {
     held_.erase(id);

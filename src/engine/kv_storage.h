@@ -23,8 +23,17 @@ class KvStorage {
   /// Whether a block may belong to several sequences.
   virtual bool shares_blocks() const = 0;
   virtual void copy(std::span<const BlockCopy> copies) = 0;
-  /// The sequence's caches, one a layer, at position chunk.begin.
+  /// The sequence's caches, one a layer, at position chunk.begin. They may be
+  /// beyond it where can_resume() says so.
   virtual std::span<KVCache> caches_for(const Chunk& chunk) = 0;
+  /// Whether caches_for() can bring the sequence's caches to chunk.begin.
+  virtual bool can_resume(const Chunk& chunk) const = 0;
+  /// Whether caches can always give their last position back, so that a step
+  /// may be computed before it is known to be wanted.
+  virtual bool can_step_back() const = 0;
+  /// Whether a sequence's logits are computed from all that its step wrote, so
+  /// that who evaluates them leaves nothing behind.
+  virtual bool logits_cover_writes() const = 0;
   /// The sequence has ended or gave its blocks back.
   virtual void drop(SequenceId id) = 0;
 

@@ -51,7 +51,8 @@ std::size_t host_memory() {
 }
 
 // Activations of a step: the widest layer's inputs and outputs, float32, twice
-// over for what lives at once, and the logits with what sampling makes of them.
+// over for what lives at once, and the logits with what sampling makes of them;
+// logits of a second step where it begins before they are done with.
 std::size_t workspace_bytes(const ModelArgs& args, const StepLimits& limits) {
   const auto rows =
       static_cast<std::size_t>(limits.max_step_tokens + limits.max_running);
@@ -61,7 +62,8 @@ std::size_t workspace_bytes(const ModelArgs& args, const StepLimits& limits) {
           args.head_dim);
   const auto logits = static_cast<std::size_t>(limits.max_running) *
       static_cast<std::size_t>(args.vocab_size);
-  return sizeof(float) * (2 * rows * width + 4 * logits);
+  const std::size_t copies = limits.goes_ahead ? 5 : 4;
+  return sizeof(float) * (2 * rows * width + copies * logits);
 }
 
 std::string in_mib(std::size_t n_bytes) {

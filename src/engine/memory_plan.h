@@ -30,6 +30,7 @@ struct StepLimits {
   int max_running = 0;
   int max_step_tokens = 0;
   int max_context = 0;
+  bool goes_ahead = false; ///< A step begins while another still runs.
 };
 
 /// Memory that the system could give this process now; of the device where the

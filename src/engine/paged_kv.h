@@ -22,6 +22,15 @@ class PagedStorage final : public KvStorage {
   }
   void copy(std::span<const BlockCopy> copies) override;
   std::span<KVCache> caches_for(const Chunk& chunk) override;
+  bool can_resume(const Chunk&) const override {
+    return true; // a block's positions can be written again
+  }
+  bool can_step_back() const override {
+    return false; // a table holds for one step
+  }
+  bool logits_cover_writes() const override {
+    return true; // attention writes
+  }
   void drop(SequenceId id) override;
   std::size_t block_bytes() const override;
   void read_block(BlockId block, std::byte* to) const override;

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/runner.h"
 #include "engine/sequence.h"
+#include "engine/token_batch.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx::engine {
@@ -89,6 +89,8 @@ struct EngineStats {
   std::uint64_t num_cached_tokens = 0;
   std::uint64_t num_generated_tokens = 0;
   std::uint64_t num_failed_steps = 0;
+  /// Generated ones whose step began before the tokens ahead were known.
+  std::uint64_t num_tokens_ahead = 0;
   double step_seconds = 0; ///< The last step's.
   int step_prompt_tokens = 0;
   int step_sequences = 0;

@@ -2,6 +2,7 @@
 #include "engine/runner.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include <mlx/mlx.h>
 
@@ -25,36 +26,49 @@ bool is_decoding(const Chunk& chunk) {
   return chunk.length == 1 && chunk.begin > 0 && chunk.wants_token();
 }
 
-mx::array take_rows(const mx::array& x, const std::vector<int>& rows) {
-  if (static_cast<int>(rows.size()) == x.shape(0)) {
-    return x; // rows are ascending: these are all
-  }
-  return mx::take(
-      x,
-      mx::array(rows.begin(), {static_cast<int>(rows.size())}, mx::int32),
-      0);
-}
-
 } // namespace
-
-struct Runner::Row {
-  std::shared_ptr<const Sampler> sampler;
-  std::uint64_t seed = 0;
-  bool logprobs = false;
-  int top_logprobs = 0;
-};
-
-/// Rows of a step's logits that are sampled in one go.
-struct Runner::Group {
-  const Sampler* sampler;
-  std::vector<int> rows;
-};
 
 /// What goes through the model in one go.
 struct Runner::Pass {
+  std::optional<mx::array> newest; // tokens on the device, before the others
   std::vector<std::uint32_t> tokens;
   std::vector<Segment> segments;
   std::vector<int> logits_rows;
+};
+
+/// The step that is collected next.
+struct Runner::Launched {
+  struct Wanted {
+    SequenceId id;
+    bool was_ahead; // its row is one of `earlier`, else of `own`
+    std::size_t row;
+  };
+  std::vector<Wanted> wanted; // in the order of the chunks
+  std::optional<TokenBatch> earlier;
+  std::optional<TokenBatch> own;
+  std::vector<mx::array> arrays; // that have been sent off for `own`
+};
+
+/// The step behind it, as far as it is launched.
+struct Runner::Ahead {
+  struct Row {
+    std::size_t row;
+    int position; // of the token that went in...
+    std::optional<std::uint32_t> token = std::nullopt; // ...once it is known
+  };
+  TokenBatch batch;
+  std::unordered_map<SequenceId, Row> rows; // of sequences that still count
+
+  std::optional<std::size_t> answer(const Chunk& chunk) const {
+    const auto found = rows.find(chunk.sequence->id);
+    if (found == rows.end() || !is_decoding(chunk)) {
+      return std::nullopt;
+    }
+    const auto& row = found->second;
+    const bool is_same = row.position == chunk.begin &&
+        row.token == chunk.sequence->tokens.back();
+    return is_same ? std::optional(row.row) : std::nullopt;
+  }
 };
 
 Runner::Runner(
@@ -64,32 +78,39 @@ Runner::Runner(
     : model_(std::move(model)), storage_(std::move(storage)),
       decodes_apart_(decodes_apart), fillers_(model_) {}
 
-Runner::~Runner() = default;
+Runner::~Runner() {
+  abandon();
+}
 
 void Runner::open(SequenceId id, const SequenceSampling& sampling) {
-  Row row;
-  row.seed = sampling.params.seed.value_or(0);
-  row.logprobs = sampling.logprobs || sampling.top_logprobs > 0;
-  row.top_logprobs = sampling.top_logprobs;
+  TokenChoice choice;
+  choice.seed = sampling.params.seed.value_or(0);
+  choice.logprobs = sampling.logprobs || sampling.top_logprobs > 0;
+  choice.top_logprobs = sampling.top_logprobs;
   auto params = sampling.params;
   params.seed.reset(); // the seed is the row's, the rest may be shared
-  const auto same = std::find_if(rows_.begin(), rows_.end(), [&](auto& other) {
-    return other.second.sampler->params() == params;
-  });
-  row.sampler = same != rows_.end()
+  const auto same =
+      std::find_if(choices_.begin(), choices_.end(), [&](auto& other) {
+        return other.second.sampler->params() == params;
+      });
+  choice.sampler = same != choices_.end()
       ? same->second.sampler
       : std::make_shared<const Sampler>(params, model_.args().vocab_size);
-  rows_.insert_or_assign(id, std::move(row));
+  choices_.insert_or_assign(id, std::move(choice));
 }
 
 void Runner::close(SequenceId id) {
-  rows_.erase(id);
-  storage_->drop(id);
+  choices_.erase(id);
+  drop({&id, 1});
 }
 
+// Whatever still writes to the caches keeps their arrays.
 void Runner::drop(std::span<const SequenceId> ids) {
   for (const auto id : ids) {
     storage_->drop(id);
+    if (ahead_) {
+      ahead_->rows.erase(id);
+    }
   }
 }
 
@@ -97,68 +118,9 @@ void Runner::copy(std::span<const BlockCopy> copies) {
   storage_->copy(copies);
 }
 
-std::vector<Runner::Group>
-Runner::groups_of(std::span<const Chunk* const> rows) const {
-  std::vector<Group> groups;
-  for (std::size_t idx = 0; idx < rows.size(); ++idx) {
-    const auto* sampler = rows_.at(rows[idx]->sequence->id).sampler.get();
-    auto group = std::find_if(groups.begin(), groups.end(), [&](auto& known) {
-      return known.sampler == sampler;
-    });
-    if (group == groups.end()) {
-      group = groups.insert(groups.end(), {sampler, {}});
-    }
-    group->rows.push_back(static_cast<int>(idx));
-  }
-  return groups;
+bool Runner::can_resume(const Chunk& chunk) const {
+  return storage_->can_resume(chunk);
 }
-
-namespace {
-
-// [R, 2]: the random numbers of each row's next token.
-mx::array
-draws_of(std::span<const std::pair<std::uint64_t, const Sequence*>> rows) {
-  std::vector<float> draws;
-  for (const auto& [seed, sequence] : rows) {
-    const auto drawn =
-        draw(seed, static_cast<std::uint64_t>(sequence->num_generated()));
-    draws.insert(draws.end(), {drawn.token, drawn.xtc});
-  }
-  return mx::array(
-      draws.begin(), {static_cast<int>(rows.size()), 2}, mx::float32);
-}
-
-// [R, W]: the last tokens of each row, -1 before its start.
-mx::array windows_of(
-    std::span<const std::pair<std::uint64_t, const Sequence*>> rows,
-    const SamplingParams& params) {
-  const int width = params.has_penalties() ? params.penalty_window : 0;
-  std::vector<std::int32_t> ids;
-  for (const auto& [seed, sequence] : rows) {
-    const auto seen = std::min(width, sequence->size());
-    ids.insert(ids.end(), static_cast<std::size_t>(width - seen), -1);
-    ids.insert(
-        ids.end(), sequence->tokens.end() - seen, sequence->tokens.end());
-  }
-  return mx::array(
-      ids.data(), mx::Shape{static_cast<int>(rows.size()), width}, mx::int32);
-}
-
-TokenLogprobs
-read_logprobs(const LogProbs& from, int row, std::uint32_t id, int num_top) {
-  const int width = from.top.shape(1);
-  TokenLogprobs out;
-  out.id = id;
-  out.logprob = from.chosen.data<float>()[row];
-  for (int rank = 0; rank < num_top; ++rank) {
-    const int at = row * width + rank;
-    out.top.emplace_back(
-        from.top_ids.data<std::uint32_t>()[at], from.top.data<float>()[at]);
-  }
-  return out;
-}
-
-} // namespace
 
 Runner::Pass Runner::prepare(std::span<const Chunk> chunks) {
   Pass pass;
@@ -176,29 +138,93 @@ Runner::Pass Runner::prepare(std::span<const Chunk> chunks) {
   return pass;
 }
 
-mx::array Runner::forward(Pass pass) const {
-  const auto length = static_cast<int>(pass.tokens.size());
-  return model_.forward(
-      {mx::array(pass.tokens.begin(), {length}, mx::uint32),
-       std::move(pass.segments),
-       std::move(pass.logits_rows)});
+Runner::Pass Runner::prepare_ahead(
+    std::span<const Sequence* const> sequences,
+    const mx::array& newest) {
+  Pass pass;
+  pass.newest = newest;
+  for (const auto* sequence : sequences) {
+    pass.logits_rows.push_back(static_cast<int>(pass.segments.size()));
+    pass.segments.push_back(
+        {.cache = storage_->caches_for({sequence, sequence->size(), 1}),
+         .length = 1,
+         .prompt_length = sequence->size() + 1});
+  }
+  return pass;
 }
 
-mx::array Runner::decode(Pass pass) {
-  const auto num_wanted = static_cast<int>(pass.tokens.size());
-  const int num_rows = filled_batch(num_wanted);
+mx::array Runner::forward(const Pass& pass) const {
+  std::vector<mx::array> tokens;
+  if (pass.newest) {
+    tokens.push_back(*pass.newest);
+  }
+  if (!pass.tokens.empty()) {
+    const auto length = static_cast<int>(pass.tokens.size());
+    tokens.emplace_back(pass.tokens.begin(), mx::Shape{length}, mx::uint32);
+  }
+  return model_.forward(
+      {tokens.size() == 1 ? tokens.front() : mx::concatenate(tokens, 0),
+       pass.segments,
+       pass.logits_rows});
+}
+
+// A pass of one token a sequence.
+mx::array Runner::decode(Pass& pass) {
+  const auto num_wanted = static_cast<int>(pass.segments.size());
+  const int num_rows = decodes_apart_ ? filled_batch(num_wanted) : num_wanted;
   for (auto& segment : fillers_.segments(num_rows - num_wanted)) {
-    pass.logits_rows.push_back(static_cast<int>(pass.tokens.size()));
+    pass.logits_rows.push_back(static_cast<int>(pass.segments.size()));
     pass.tokens.push_back(0);
     pass.segments.push_back(std::move(segment));
   }
-  const auto logits = forward(std::move(pass));
+  const auto logits = forward(pass);
   return num_rows == num_wanted
       ? logits
       : mx::slice(logits, {0, 0}, {num_wanted, logits.shape(1)});
 }
 
-std::vector<TokenResult> Runner::run(std::span<const Chunk> chunks) {
+// What of the caches is to be computed and may not be part of the logits.
+void Runner::note_writes(const Pass& pass, std::vector<mx::array>& arrays)
+    const {
+  std::unordered_set<std::uintptr_t> seen;
+  for (const auto& segment : pass.segments) {
+    for (const auto& cache : segment.cache) {
+      for (auto& array : cache.store().pending()) {
+        if (array.status() == mx::array::Status::unscheduled &&
+            seen.insert(array.id()).second) {
+          arrays.push_back(std::move(array));
+        }
+      }
+    }
+  }
+}
+
+void Runner::launch(std::span<const Chunk> chunks) {
+  launched_ = std::make_unique<Launched>();
+  const auto ahead = std::exchange(ahead_, nullptr);
+  std::vector<Chunk> rest;
+  std::size_t num_own = 0;
+  for (const auto& chunk : chunks) {
+    const auto answer = ahead ? ahead->answer(chunk) : std::nullopt;
+    if (!answer) {
+      rest.push_back(chunk);
+    }
+    if (chunk.wants_token()) {
+      launched_->wanted.push_back(
+          {chunk.sequence->id,
+           answer.has_value(),
+           answer ? *answer : num_own++});
+    }
+  }
+  if (rest.size() < chunks.size()) {
+    launched_->earlier = std::move(ahead->batch);
+  }
+  if (!rest.empty()) {
+    launch_rest(rest);
+  }
+}
+
+void Runner::launch_rest(std::span<const Chunk> chunks) {
   // A plan begins with the sequences that decode.
   const auto first_prompt = decodes_apart_
       ? std::find_if_not(chunks.begin(), chunks.end(), is_decoding)
@@ -206,68 +232,105 @@ std::vector<TokenResult> Runner::run(std::span<const Chunk> chunks) {
   const auto num_decoding =
       static_cast<std::size_t>(first_prompt - chunks.begin());
   std::vector<mx::array> passes;
-  std::vector<mx::array> wanted;
-  const auto note_writes = [&](const Pass& pass) {
-    for (const auto& segment : pass.segments) {
-      for (const auto& cache : segment.cache) {
-        const auto pending = cache.store().pending();
-        wanted.insert(wanted.end(), pending.begin(), pending.end());
-      }
-    }
-  };
+  std::vector<mx::array> arrays;
   if (num_decoding > 0) {
-    const auto pass = prepare(chunks.first(num_decoding));
+    auto pass = prepare(chunks.first(num_decoding));
     passes.push_back(decode(pass));
-    note_writes(pass);
+    if (!storage_->logits_cover_writes()) {
+      note_writes(pass, arrays);
+    }
   }
   if (num_decoding < chunks.size()) {
     const auto pass = prepare(chunks.subspan(num_decoding));
     passes.push_back(forward(pass));
-    note_writes(pass);
+    note_writes(pass, arrays);
   }
   const auto logits =
       passes.size() == 1 ? passes.front() : mx::concatenate(passes, 0);
 
-  std::vector<const Chunk*> rows;
+  std::vector<TokenBatch::Row> rows;
   for (const auto& chunk : chunks) {
     if (chunk.wants_token()) {
-      rows.push_back(&chunk);
+      rows.push_back({chunk.sequence, choices_.at(chunk.sequence->id)});
     }
   }
-  if (rows.empty()) {
-    mx::eval(wanted);
-    return {};
+  std::optional<TokenBatch> batch;
+  if (!rows.empty()) {
+    batch.emplace(logits, rows);
+    const auto of_batch = batch->arrays();
+    arrays.insert(arrays.end(), of_batch.begin(), of_batch.end());
   }
+  mx::async_eval(arrays);
+  launched_->own = std::move(batch);
+  launched_->arrays = std::move(arrays);
+}
 
-  const auto groups = groups_of(rows);
-  std::vector<mx::array> group_ids;
-  for (const auto& group : groups) {
-    std::vector<std::pair<std::uint64_t, const Sequence*>> of_group;
-    for (const int row : group.rows) {
-      const auto* sequence = rows[static_cast<std::size_t>(row)]->sequence;
-      of_group.emplace_back(rows_.at(sequence->id).seed, sequence);
+// The tokens that the launched step will have chosen for them.
+mx::array
+Runner::newest_tokens(std::span<const Sequence* const> sequences) const {
+  std::vector<mx::array> ids;
+  for (const auto* batch : {&launched_->earlier, &launched_->own}) {
+    if (batch->has_value()) {
+      ids.push_back((*batch)->ids());
     }
-    group_ids.push_back((*group.sampler)(
-        take_rows(logits, group.rows),
-        draws_of(of_group),
-        windows_of(of_group, group.sampler->params())));
   }
-  const auto finite = finite_rows(logits);
-  wanted.push_back(finite);
-  wanted.insert(wanted.end(), group_ids.begin(), group_ids.end());
-  mx::eval(wanted);
+  const auto own_begins =
+      launched_->earlier ? launched_->earlier->size() : std::size_t{0};
+  std::unordered_map<SequenceId, std::size_t> places;
+  for (const auto& [id, was_ahead, row] : launched_->wanted) {
+    places.emplace(id, was_ahead ? row : own_begins + row);
+  }
+  std::vector<int> rows;
+  for (const auto* sequence : sequences) {
+    rows.push_back(static_cast<int>(places.at(sequence->id)));
+  }
+  return take_rows(
+      ids.size() == 1 ? ids.front() : mx::concatenate(ids, 0), rows);
+}
 
-  std::vector<TokenResult> results(rows.size());
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const auto* ids = group_ids[g].data<std::uint32_t>();
-    for (const int row : groups[g].rows) {
-      const auto idx = static_cast<std::size_t>(row);
-      results[idx].id = rows[idx]->sequence->id;
-      results[idx].token = *ids++;
-      results[idx].is_finite = finite.data<bool>()[row];
+void Runner::launch_ahead(std::span<const Sequence* const> sequences) {
+  if (sequences.empty()) {
+    return;
+  }
+  const auto newest = newest_tokens(sequences);
+  auto pass = prepare_ahead(sequences, newest);
+  const auto logits = decode(pass);
+  std::vector<TokenBatch::Row> rows;
+  std::unordered_map<SequenceId, Ahead::Row> places;
+  for (const auto* sequence : sequences) {
+    places.emplace(sequence->id, Ahead::Row{rows.size(), sequence->size()});
+    rows.push_back({sequence, choices_.at(sequence->id)});
+  }
+  TokenBatch batch(logits, rows, newest);
+  auto arrays = batch.arrays();
+  if (!storage_->logits_cover_writes()) {
+    note_writes(pass, arrays);
+  }
+  mx::async_eval(arrays);
+  ahead_ = std::make_unique<Ahead>(Ahead{std::move(batch), std::move(places)});
+}
+
+std::vector<TokenResult> Runner::collect() {
+  mx::eval(launched_->arrays);
+  std::vector<TokenResult> earlier;
+  std::vector<TokenResult> own;
+  if (launched_->earlier) {
+    earlier = launched_->earlier->read();
+  }
+  if (launched_->own) {
+    own = launched_->own->read();
+  }
+  std::vector<TokenResult> results;
+  for (const auto& [id, was_ahead, row] : launched_->wanted) {
+    results.push_back(std::move(was_ahead ? earlier[row] : own[row]));
+    num_tokens_ahead_ += was_ahead ? 1 : 0;
+    if (ahead_) {
+      if (const auto next = ahead_->rows.find(id); next != ahead_->rows.end()) {
+        next->second.token = results.back().token;
+      }
     }
   }
-  add_logprobs(logits, results);
+  launched_.reset();
   if (++steps_since_clearing_ == steps_between_clearings) {
     steps_since_clearing_ = 0;
     mx::clear_cache();
@@ -275,38 +338,30 @@ std::vector<TokenResult> Runner::run(std::span<const Chunk> chunks) {
   return results;
 }
 
-void Runner::add_logprobs(
-    const mx::array& logits,
-    std::vector<TokenResult>& results) const {
-  std::vector<int> rows;
-  std::vector<std::uint32_t> chosen;
-  int num_top = 0;
-  for (std::size_t idx = 0; idx < results.size(); ++idx) {
-    const auto& row = rows_.at(results[idx].id);
-    if (row.logprobs) {
-      rows.push_back(static_cast<int>(idx));
-      chosen.push_back(results[idx].token);
-      num_top = std::max(num_top, row.top_logprobs);
+std::vector<TokenResult> Runner::run(std::span<const Chunk> chunks) {
+  launch(chunks);
+  return collect();
+}
+
+void Runner::abandon() noexcept {
+  const auto wait_for = [](const auto& arrays) {
+    try {
+      mx::eval(arrays());
+    } catch (...) {
+      // Nobody wants to know any more.
+    }
+  };
+  if (launched_) {
+    wait_for([&] { return launched_->arrays; });
+    if (launched_->earlier) {
+      wait_for([&] { return launched_->earlier->arrays(); });
     }
   }
-  if (rows.empty()) {
-    return;
+  if (ahead_) {
+    wait_for([&] { return ahead_->batch.arrays(); });
   }
-  auto found = log_probs_of(
-      take_rows(logits, rows),
-      mx::array(chosen.begin(), {static_cast<int>(chosen.size())}, mx::uint32),
-      num_top);
-  found.top_ids = mx::contiguous(found.top_ids);
-  found.top = mx::contiguous(found.top);
-  mx::eval(found.chosen, found.top_ids, found.top);
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    auto& result = results[static_cast<std::size_t>(rows[i])];
-    result.logprobs = read_logprobs(
-        found,
-        static_cast<int>(i),
-        result.token,
-        rows_.at(result.id).top_logprobs);
-  }
+  launched_.reset();
+  ahead_.reset();
 }
 
 } // namespace qwen3_mlx::engine

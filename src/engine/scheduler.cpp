@@ -118,11 +118,14 @@ StepPlan Scheduler::plan(TimePoint now) {
 void Scheduler::plan_decode(StepPlan& plan, TimePoint now) {
   // Room is made in order, so that those who lose their blocks come last; a
   // copy of the list, because making room takes sequences out of it.
-  auto order = running_;
-  std::sort(order.begin(), order.end(), [&](auto* a, auto* b) {
-    return rank(*a, now) < rank(*b, now);
+  std::vector<std::pair<Rank, Sequence*>> order;
+  for (auto* sequence : running_) {
+    order.emplace_back(rank(*sequence, now), sequence);
+  }
+  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
+    return a.first < b.first;
   });
-  for (auto* sequence : order) {
+  for (const auto& [place, sequence] : order) {
     if (sequence->is_running && is_decoding(*sequence)) {
       make_room(*sequence, plan, now);
     }
@@ -302,6 +305,29 @@ void Scheduler::plan_prefill(
     prompts.erase(next);
   }
   take(*oldest, budget);
+}
+
+std::vector<const Sequence*> Scheduler::plan_ahead(const StepPlan& plan) {
+  std::vector<const Sequence*> ahead;
+  for (const auto& chunk : plan.chunks) {
+    auto& sequence = *sequences_.at(chunk.sequence->id);
+    if (!chunk.wants_token() ||
+        sequence.num_generated() + 1 >= sequence.max_tokens) {
+      continue;
+    }
+    auto& table = sequence.table;
+    const auto idx =
+        static_cast<std::size_t>(sequence.size() / blocks_.block_size());
+    const bool has_room = idx < table.blocks.size()
+        ? blocks_.num_references(table.blocks[idx]) == 1
+        : blocks_.grow(table);
+    // Some without the others would make two steps of the next one.
+    if (!has_room) {
+      return {};
+    }
+    ahead.push_back(&sequence);
+  }
+  return ahead;
 }
 
 void Scheduler::commit(const StepPlan& plan) {

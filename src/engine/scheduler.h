@@ -71,6 +71,12 @@ class Scheduler {
   /// What the next step is to do. Views in the plan hold until the next call
   /// of anything that changes the scheduler, commit() apart.
   StepPlan plan(TimePoint now);
+  /// Sequences that `plan` gives a token and that go on with it unless it ends
+  /// their text, each with room for it: what can be computed of the step behind
+  /// `plan` before its tokens are known. Takes blocks that nobody holds, never
+  /// another's; nothing when one of them would need more. Where blocks are
+  /// shared it is of no use.
+  std::vector<const Sequence*> plan_ahead(const StepPlan& plan);
   /// The step was computed.
   void commit(const StepPlan& plan);
   /// A sequence whose logits were computed goes on with `token`.

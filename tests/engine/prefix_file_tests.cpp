@@ -27,6 +27,15 @@ class Blocks final : public KvStorage {
   std::span<KVCache> caches_for(const Chunk&) override {
     return {};
   }
+  bool can_resume(const Chunk&) const override {
+    return true;
+  }
+  bool can_step_back() const override {
+    return false;
+  }
+  bool logits_cover_writes() const override {
+    return true;
+  }
   void drop(SequenceId) override {}
   std::size_t block_bytes() const override {
     return sizeof(std::uint64_t);
