@@ -3,6 +3,7 @@
 #include "engine/scheduler.h"
 
 #include <map>
+#include <set>
 
 #include <gmock/gmock.h>
 
@@ -124,6 +125,40 @@ TEST(Scheduler, UrgentOnesAreLetInFirstAndWaitingMakesUrgent) {
   scheduler.add(late);
   EXPECT_EQ(
       step(scheduler, TimePoint(milliseconds(60'000))), (Lengths{{1, 4}}));
+}
+
+TEST(Scheduler, PlansAheadWhatGoesOnAndGivesItRoom) {
+  Scheduler scheduler(options());
+  auto ends = text(1, 3);
+  ends.max_tokens = 1;
+  scheduler.add(ends);
+  scheduler.add(text(2, 3)); // its next position is in the block it has
+  scheduler.add(text(3, 4)); // needs another
+  const auto plan = scheduler.plan(TimePoint(milliseconds(1'000)));
+  ASSERT_EQ(plan.chunks.size(), 3U);
+  std::set<SequenceId> ahead;
+  for (const auto* sequence : scheduler.plan_ahead(plan)) {
+    ahead.insert(sequence->id);
+  }
+  EXPECT_EQ(ahead, (std::set<SequenceId>{2, 3}));
+  EXPECT_EQ(scheduler.find(2)->table.blocks.size(), 1U);
+  EXPECT_EQ(scheduler.find(3)->table.blocks.size(), 2U);
+}
+
+TEST(Scheduler, PlansNothingAheadWhereBlocksAreShort) {
+  auto few = options();
+  few.blocks.num_blocks = 3;
+  Scheduler scheduler(few);
+  for (SequenceId id = 1; id <= 2; ++id) {
+    auto full = text(id, 4); // a block, and each token more needs another
+    full.max_tokens = 4;
+    scheduler.add(full);
+  }
+  const auto plan = scheduler.plan(TimePoint(milliseconds(1'000)));
+  ASSERT_EQ(plan.chunks.size(), 2U);
+  EXPECT_TRUE(scheduler.plan_ahead(plan).empty());
+  EXPECT_EQ(scheduler.num_running(), 2);
+  EXPECT_EQ(scheduler.num_preemptions(), 0U);
 }
 
 TEST(Scheduler, TheLastInOrderGivesItsBlocksBackWhenThePoolRunsDry) {
