@@ -61,8 +61,7 @@ class AheadTest : public ::testing::TestWithParam<Form> {
 TEST_P(AheadTest, ManyOfUnequalLengthsThatComeOneByOne) {
   auto requests = mixed_requests(36, *tiny_.tokenizer);
   for (auto& request : requests) {
-    // "hello" is one token: every text has one that may end it.
-    if (request.id % 5 == 0) {
+    if (request.id % 5 == 0) { // some end before their length
       request.stop_ids = {97, 98, 99, 100};
     }
   }
