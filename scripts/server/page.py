@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Drives the chat page in headless Chromium as a person would: sends, watches
 the answer come, stops, reloads, edits; on a phone, in the dark, by keyboard
-alone; and shows it answers that try to run scripts.
+alone; and shows it answers with thinking and code, and answers that try to run
+scripts.
 
     page.py [--model FILE] [--screenshots FOLDER]
 
@@ -49,12 +50,42 @@ HOSTILE = r"""<script>window.attacked = 1</script>
 """
 
 
-class HostileModel(ThreadingHTTPServer):
-    """The real server's page, with answers of our own."""
+# Shows what Markdown and code look like.
+RICH = """A short answer with **bold**, *italic*, `code` and [a link](https://example.com/).
 
-    def __init__(self, server):
+```cpp
+// Adds two numbers.
+template <typename T>
+T add(T a, T b) { return a + b; } // and a line that is longer than the page is wide, so that it has to scroll
+const char* text = "forty-two: " "42"; const double x = 4.2e1;
+```
+
+```html
+<p class="note">Text &amp; more</p>
+```
+
+| name | value | meaning |
+|---|---:|---|
+| one | 1 | the first |
+| twenty | 20 | a larger number |
+
+1. A list
+2. of two
+
+> What somebody said.
+"""
+THOUGHTS = "First I look at what was asked.\n\nThen I think of an answer. " * 8
+
+
+class FakeModel(ThreadingHTTPServer):
+    """The real server's page, with an answer of our own, `pause` seconds between
+    its pieces of a few characters: every unfinished state is shown."""
+
+    def __init__(self, server, reasoning, content, pause=0):
         self.server = server
-        super().__init__(("127.0.0.1", 0), HostileAnswers)
+        self.fields = (("reasoning_content", reasoning), ("content", content))
+        self.pause = pause
+        super().__init__(("127.0.0.1", 0), FakeAnswers)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -62,7 +93,7 @@ class HostileModel(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class HostileAnswers(BaseHTTPRequestHandler):
+class FakeAnswers(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
@@ -85,11 +116,11 @@ class HostileAnswers(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        # In pieces of a few characters, so that every unfinished state is shown.
-        for field in ("reasoning_content", "content"):
-            for at in range(0, len(HOSTILE), 7):
-                event = {"choices": [{"index": 0, "delta": {field: HOSTILE[at:at + 7]}}]}
+        for field, text in self.server.fields:
+            for at in range(0, len(text), 7):
+                event = {"choices": [{"index": 0, "delta": {field: text[at:at + 7]}}]}
                 self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                time.sleep(self.server.pause)
         self.wfile.write(b"data: [DONE]\n\n")
 
 
@@ -250,6 +281,57 @@ def look(page, checks, shoot):
     checks.check(page.wait(lambda: page.one("#new").is_displayed(), 3), "the menu opens")
     checks.check(page.one("#menu").get_attribute("aria-expanded") == "true", "and says so")
     shoot("phone menu")
+    page.find("#conversations li button")[0].click()
+    checks.check(not page.one("#new").is_displayed() and page.one("#menu").get_attribute("aria-expanded") == "false",
+                 "and closes when a conversation is chosen")
+
+
+def read(url, checks, shoot):
+    """Thinking, Markdown and code."""
+    with Page(url) as page:
+        page.send("What is the answer?")
+        is_open = "return document.querySelector('article details')?.open"
+        checks.check(page.wait(lambda: page.script(is_open)), "thinking is shown while it goes on")
+        page.one("article summary").click()
+        checks.check(not page.script(is_open), "and can be folded meanwhile")
+        time.sleep(0.3)
+        checks.check(not page.script(is_open), "and stays so")
+        page.one("article summary").click()
+        checks.check(page.wait(lambda: page.is_idle() and "somebody" in page.answer()), "the answer ends")
+        checks.check(page.script(is_open), "what the reader opened stays open")
+        page.send("And now?")
+        checks.check(page.wait(lambda: len(page.find("article")) == 4 and page.answer()), "an answer begins")
+        last = "return document.querySelector('article:last-child details').open"
+        checks.check(not page.script(last), "thinking is folded when the answer begins")
+        checks.check(page.wait(page.is_idle), "it ends")
+        checks.check(page.find("article:last-child table td") and page.find("article:last-child pre code span"),
+                     "tables and code are shown as such")
+        left = "return document.querySelector(arguments[0]).getBoundingClientRect().left"
+        checks.check(abs(page.script(left, "article:last-child .text") - page.script(left, "#input")) <= 1,
+                     "texts and form are in line")
+        aligned = page.script("return getComputedStyle(document.querySelector('article:last-child td:nth-child(2)')).textAlign")
+        checks.check(aligned == "right", "columns are aligned as the model says", aligned)
+        page.script("document.querySelector('article:last-child').scrollIntoView()")
+        shoot("thinking folded", page)
+        for scheme in ("light", "dark"):
+            page.prefer(scheme)
+            time.sleep(0.3)
+            classes = page.script("""return [...new Set([...document.querySelectorAll('article:last-child pre span')]
+                .map((node) => '.' + [...node.classList].join('.')))]""")
+            for selector in (*classes, ".text a", ".text code", ".thinking", "summary"):
+                contrast = page.contrast("article:last-child " + selector)
+                checks.check(contrast >= 4.5, f"{selector} can be read, {scheme}", f"{contrast:.2f}")
+            page.script("document.querySelector('#messages').scrollTop = 1e6")
+            shoot(f"code {scheme}", page)
+        page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+            "width": 375, "height": 667, "deviceScaleFactor": 2, "mobile": True})
+        page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+        time.sleep(0.3)
+        checks.check(page.script("return document.documentElement.scrollWidth <= 375"), "code scrolls by itself on a phone")
+        small = page.script("""return [...document.querySelectorAll('main button')].map((node) => [node.textContent, node.getBoundingClientRect().height])
+            .filter(([, height]) => height > 0 && height < 24)""")
+        checks.check(not small, "what fingers press is large enough", small)
+        shoot("code phone", page)
 
 
 def resist(url, checks, shoot):
@@ -294,7 +376,8 @@ def main():
 
             talk(page, server, checks, shoot)
             look(page, checks, shoot)
-            resist(HostileModel(server).url, checks, shoot)
+            read(FakeModel(server, THOUGHTS, RICH, pause=0.02).url, checks, shoot)
+            resist(FakeModel(server, HOSTILE, HOSTILE).url, checks, shoot)
         policy = server.request("GET", "/")[1].get("Content-Security-Policy", "")
         checks.check("default-src 'none'" in policy and "unsafe" not in policy, "a strict policy", policy)
     sys.exit(0 if checks.report("chat page") else 1)

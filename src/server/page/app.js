@@ -25,6 +25,16 @@ if (markdown) {
     tokens[at].attrSet("target", "_blank");
     return open(tokens, at, options, env, self);
   };
+  // The page's policy allows no styles within elements: a column's alignment
+  // becomes a class.
+  for (const rule of ["th_open", "td_open"]) {
+    markdown.renderer.rules[rule] = (tokens, at, options, env, self) => {
+      const token = tokens[at];
+      const side = /^text-align:(left|center|right)$/.exec(token.attrGet("style"));
+      token.attrs = side ? [["class", side[1]]] : null;
+      return self.renderToken(tokens, at, options);
+    };
+  }
 }
 
 function highlight(code, language) {
@@ -76,16 +86,35 @@ function showText(node, text) {
   }
 }
 
+// Open while the model thinks, then folded, unless the reader wants otherwise.
+function showThinking(message) {
+  const summary = make("summary", { onclick: () => {
+    message.isOpen = !summary.parentElement.open; // as it will be
+  } }, "Thinking");
+  const details = make("details", {}, summary,
+    make("div", { class: "thinking" }, message.reasoning));
+  details.open = Boolean(message.isOpen ?? message.isThinking);
+  return details;
+}
+
+function copyButton(message) {
+  const button = make("button", { type: "button", onclick: async () => {
+    await navigator.clipboard.writeText(message.content);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  } }, "Copy");
+  // Browsers have it on secure origins and on loopback.
+  button.hidden = !navigator.clipboard;
+  return button;
+}
+
 function showMessage(message, index) {
   const isUser = message.role === "user";
   const text = make("div", { class: "text" });
   const node = make("article", { class: message.role },
     make("h2", {}, isUser ? "You" : "Model"));
   if (message.reasoning) {
-    const details = make("details", {}, make("summary", {}, "Thinking"),
-      make("div", { class: "thinking" }, message.reasoning));
-    details.open = Boolean(message.isThinking);
-    node.append(details);
+    node.append(showThinking(message));
   }
   if (isUser) {
     text.textContent = message.content;
@@ -102,8 +131,7 @@ function showMessage(message, index) {
   } else {
     tools.append(
       make("button", { type: "button", onclick: () => regenerate(index) }, "Regenerate"),
-      make("button", { type: "button",
-        onclick: () => navigator.clipboard.writeText(message.content) }, "Copy"));
+      copyButton(message));
     if (message.speed) {
       tools.append(make("span", {}, message.speed));
     }
@@ -125,30 +153,50 @@ function show() {
   messages.scrollTop = messages.scrollHeight;
 }
 
+// While an answer comes only its texts change: what the reader points at or has
+// selected elsewhere stays.
+function showGrowth(node, message) {
+  const details = node.querySelector("details");
+  if (message.reasoning && !details) {
+    node.querySelector(".text").before(showThinking(message));
+  } else if (details) {
+    const thinking = details.querySelector(".thinking");
+    if (thinking.textContent !== message.reasoning) {
+      thinking.textContent = message.reasoning;
+    }
+    details.open = Boolean(message.isOpen ?? message.isThinking);
+  }
+  if (message.content) {
+    showText(node.querySelector(".text"), message.content);
+  }
+}
+
 function showLast() {
   const messages = element("messages");
   const index = current.messages.length - 1;
+  const message = current.messages[index];
   const atEnd = messages.scrollHeight - messages.scrollTop - messages.clientHeight < 80;
-  const wasOpen = messages.lastElementChild?.querySelector("details")?.open;
-  const node = showMessage(current.messages[index], index);
-  const details = node.querySelector("details");
-  if (details && wasOpen !== undefined) {
-    details.open = wasOpen;
-  }
-  if (messages.children.length > index) {
-    messages.lastElementChild.replaceWith(node);
+  if (messages.children.length <= index) {
+    messages.append(showMessage(message, index));
+  } else if (running) {
+    showGrowth(messages.lastElementChild, message);
   } else {
-    messages.append(node);
+    messages.lastElementChild.replaceWith(showMessage(message, index));
   }
   if (atEnd) {
     messages.scrollTop = messages.scrollHeight;
   }
 }
 
+function showMenu(isOpen) {
+  element("sidebar").classList.toggle("open", isOpen);
+  element("menu").setAttribute("aria-expanded", String(isOpen));
+}
+
 function choose(conversation) {
   stop();
   current = conversation;
-  element("sidebar").classList.remove("open");
+  showMenu(false);
   show();
   element("input").focus();
 }
@@ -167,6 +215,7 @@ function begin() {
   stop();
   current = { title: "", messages: [] };
   conversations.unshift(current);
+  showMenu(false);
   show();
   element("input").focus();
 }
@@ -243,6 +292,7 @@ async function answer() {
   const control = running;
   element("send").hidden = true;
   element("stop").hidden = false;
+  element("messages").setAttribute("aria-busy", "true"); // read out at the end
   element("status").textContent = "Waiting for the model …";
   showLast();
   try {
@@ -280,6 +330,7 @@ async function answer() {
     running = null;
     element("send").hidden = false;
     element("stop").hidden = true;
+    element("messages").removeAttribute("aria-busy");
     element("status").textContent = "";
   }
   save("conversations", conversations);
@@ -321,10 +372,8 @@ function start() {
   element("form").addEventListener("submit", send);
   element("stop").addEventListener("click", stop);
   element("new").addEventListener("click", begin);
-  element("menu").addEventListener("click", () => {
-    const isOpen = element("sidebar").classList.toggle("open");
-    element("menu").setAttribute("aria-expanded", String(isOpen));
-  });
+  element("menu").addEventListener("click",
+    () => showMenu(!element("sidebar").classList.contains("open")));
   element("input").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault(); // or the line break is typed after all
@@ -334,6 +383,7 @@ function start() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") {
       stop();
+      showMenu(false);
     }
   });
   fetch("/v1/models", { headers: headers() })
