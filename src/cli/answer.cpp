@@ -14,49 +14,9 @@
 
 namespace qwen3_mlx::cli {
 
-HeldCache::HeldCache(std::vector<KVCache> cache, std::vector<std::uint32_t> ids)
-    : cache_(std::move(cache)), ids_(std::move(ids)) {}
+namespace {
 
-std::size_t HeldCache::keep_prefix_of(std::span<const std::uint32_t> ids) {
-  const auto shared = static_cast<std::size_t>(
-      std::mismatch(ids_.begin(), ids_.end(), ids.begin(), ids.end()).first -
-      ids_.begin());
-  trim_to(std::min(shared, ids.empty() ? 0 : ids.size() - 1));
-  return ids_.size();
-}
-
-void HeldCache::extend(std::span<const std::uint32_t> ids) {
-  ids_.insert(ids_.end(), ids.begin(), ids.end());
-  const auto offset = static_cast<std::size_t>(cache_.front().offset());
-  if (offset <= ids_.size()) {
-    ids_.resize(offset);
-  } else {
-    trim_to(ids_.size());
-  }
-}
-
-void HeldCache::trim_to(std::size_t n_ids) {
-  const int surplus = cache_.front().offset() - static_cast<int>(n_ids);
-  const bool can_trim = std::all_of(
-      cache_.begin(), cache_.end(), [surplus](const KVCache& layer) {
-        return layer.can_trim(surplus);
-      });
-  if (surplus == 0) {
-    ids_.resize(n_ids);
-  } else if (can_trim) {
-    for (auto& layer : cache_) {
-      layer.trim(surplus);
-    }
-    ids_.resize(n_ids);
-  } else {
-    for (auto& layer : cache_) {
-      layer.reset();
-    }
-    ids_.clear();
-  }
-}
-
-Answer generate_answer(
+Answer go_on(
     const Model& model,
     const Tokenizer* tokenizer,
     HeldCache& held,
@@ -105,6 +65,24 @@ Answer generate_answer(
   seen.insert(seen.end(), answer.ids.begin(), answer.ids.end());
   held.extend(seen);
   return answer;
+}
+
+} // namespace
+
+Answer generate_answer(
+    const Model& model,
+    const Tokenizer* tokenizer,
+    HeldCache& held,
+    std::span<const std::uint32_t> prompt,
+    const SamplingParams& params,
+    const GenerateOptions& options,
+    const TextSink& sink) {
+  try {
+    return go_on(model, tokenizer, held, prompt, params, options, sink);
+  } catch (...) {
+    held.forget();
+    throw;
+  }
 }
 
 std::vector<std::uint32_t> stop_ids(

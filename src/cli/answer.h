@@ -11,41 +11,11 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/held_cache.h"
 #include "cli/text_model.h"
 #include "qwen3_mlx/generate.h"
 
 namespace qwen3_mlx::cli {
-
-/// A cache and the ids whose keys and values it holds.
-class HeldCache {
- public:
-  /// `ids` are what `cache` already holds.
-  explicit HeldCache(
-      std::vector<KVCache> cache,
-      std::vector<std::uint32_t> ids = {});
-
-  /// Makes the cache hold the longest possible prefix of `ids` that leaves at
-  /// least one id to read, and returns its length. A cache that cannot be
-  /// trimmed to it starts anew.
-  std::size_t keep_prefix_of(std::span<const std::uint32_t> ids);
-
-  /// Tells what was read and generated since; the cache itself says how much of
-  /// it it holds.
-  void extend(std::span<const std::uint32_t> ids);
-
-  std::vector<KVCache>& cache() {
-    return cache_;
-  }
-  const std::vector<std::uint32_t>& ids() const {
-    return ids_;
-  }
-
- private:
-  void trim_to(std::size_t n_ids);
-
-  std::vector<KVCache> cache_;
-  std::vector<std::uint32_t> ids_;
-};
 
 struct Answer {
   std::vector<std::uint32_t> ids; // with the id that ended it, if one did
@@ -60,8 +30,9 @@ struct Answer {
 /// Called with each piece of text as it comes.
 using TextSink = std::function<void(std::string_view text)>;
 
-/// Continues `prompt`, of which `held` may hold a beginning. `options.stop_ids`
-/// must be set. Without a tokenizer there is no text.
+/// Continues `prompt`, of which `held` may hold a beginning; where that fails,
+/// `held` is empty. `options.stop_ids` must be set. Without a tokenizer there
+/// is no text.
 Answer generate_answer(
     const Model& model,
     const Tokenizer* tokenizer,

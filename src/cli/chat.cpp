@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // qwen3-mlx chat: a conversation on the terminal.
 
+#include <exception>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -139,7 +140,7 @@ class ChatLoop {
         } else {
           answer(*line);
         }
-      } catch (const Error& error) {
+      } catch (const std::exception& error) { // memory may run out as well
         std::cerr << "qwen3-mlx: " << error.what() << '\n';
         all_well = false;
       }

@@ -104,6 +104,7 @@ struct TensorToSave {
 void save_safetensors(
     const std::filesystem::path& path,
     std::span<const TensorToSave> tensors,
-    const std::map<std::string, std::string>& metadata = {});
+    const std::map<std::string, std::string>& metadata = {},
+    AtomicFile::Access access = AtomicFile::Access::everybody);
 
 } // namespace qwen3_mlx

@@ -67,7 +67,8 @@ SafetensorsLayout layout_safetensors(
 void save_safetensors(
     const std::filesystem::path& path,
     std::span<const TensorToSave> tensors,
-    const std::map<std::string, std::string>& metadata) {
+    const std::map<std::string, std::string>& metadata,
+    AtomicFile::Access access) {
   std::vector<TensorSpec> specs;
   for (const auto& tensor : tensors) {
     specs.push_back({tensor.name, tensor.dtype, tensor.shape});
@@ -91,7 +92,7 @@ void save_safetensors(
     }
   }
 
-  AtomicFile file(path);
+  AtomicFile file(path, access);
   file.write(layout.head);
   for (const auto idx : order) {
     file.write(tensors[idx].data.data(), tensors[idx].data.size());

@@ -271,7 +271,8 @@ void save_prompt_cache(
   for (std::size_t i = 0; i < arrays.size(); ++i) {
     tensors.push_back(to_save(names[i], arrays[i]));
   }
-  save_safetensors(path, tensors, metadata);
+  // It holds what somebody wrote.
+  save_safetensors(path, tensors, metadata, AtomicFile::Access::owner);
 }
 
 PromptCache

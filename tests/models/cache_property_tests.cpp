@@ -113,6 +113,10 @@ TEST_P(CacheProperty, SavedCacheEqualsFresh) {
   auto cache = make_cache();
   mx::eval(model()(as_batch(prompt().first(30)), cache));
   save_prompt_cache(path, cache, prompt().first(30), model());
+  using std::filesystem::perms;
+  EXPECT_EQ(
+      std::filesystem::status(path).permissions(),
+      perms::owner_read | perms::owner_write);
   auto loaded = load_prompt_cache(path, model());
   EXPECT_EQ(
       loaded.tokens, std::vector(prompt().begin(), prompt().begin() + 30));
