@@ -178,10 +178,7 @@ void Engine::run() {
         busy_since_ = Clock::now().time_since_epoch().count();
         step();
       }
-      // Where the next step has begun there is time enough once it is planned.
-      if (!goes_ahead_ || scheduler_.idle()) {
-        tell();
-      }
+      tell();
     }
     finish_all(Finish::shutdown, "the server is shutting down");
     tell(); // what follows may take long
@@ -215,14 +212,14 @@ void Engine::run() {
 void Engine::make_runner() {
   auto storage = layout_.make(memory_.num_blocks);
   const bool replays = model_.replays_decode_steps();
-  goes_ahead_ =
+  const bool goes_ahead =
       options_.goes_ahead.value_or(replays) && storage->can_step_back();
   runner_ = std::make_unique<Runner>(
       model_, std::move(storage), options_.decodes_apart.value_or(replays));
   executor_ = std::make_unique<StepExecutor>(
       scheduler_,
       *runner_,
-      ExecutorOptions{goes_ahead_, options_.max_step_tokens});
+      ExecutorOptions{goes_ahead, options_.max_step_tokens});
 }
 
 std::string Engine::prefix_identity() const {
@@ -357,9 +354,6 @@ void Engine::step() {
     }
   }
   executor_->launch(plan);
-  if (goes_ahead_) {
-    tell(); // what the step before brought, while this one runs
-  }
   const auto outcome = executor_->collect(plan);
   stats_.num_failed_steps = executor_->num_failed();
   stats_.num_tokens_ahead = runner_->num_tokens_ahead();

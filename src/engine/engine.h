@@ -148,7 +148,6 @@ class Engine {
   Report report_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<StepExecutor> executor_;
-  bool goes_ahead_ = false;
   std::unordered_map<RequestId, Active> requests_;
   std::unordered_map<SequenceId, Choice> choices_;
   SequenceId last_sequence_ = 0;
