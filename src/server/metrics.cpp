@@ -66,6 +66,10 @@ std::string Metrics::text() const {
       "counter",
       "Tokens generated.",
       engine.num_generated_tokens);
+  add("tokens_ahead_total",
+      "counter",
+      "Those computed while the token before was not known yet.",
+      engine.num_tokens_ahead);
   add("steps_total", "counter", "Forward passes.", engine.num_steps);
   add("failed_steps_total",
       "counter",
