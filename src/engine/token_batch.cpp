@@ -92,6 +92,16 @@ mx::array sample(
                          : take_rows(mx::concatenate(ids, 0), place);
 }
 
+// What the host reads is an array of its own: MLX moves such arrays to memory
+// that both see and frees the old place, where the step that was begun ahead
+// may still read the ids.
+mx::array to_tell(const mx::array& ids, const mx::array& logits) {
+  return mx::concatenate(
+      {mx::astype(ids, mx::uint32),
+       mx::astype(finite_rows(logits), mx::uint32)},
+      0);
+}
+
 std::vector<TokenResult> results_of(const Rows& rows) {
   std::vector<TokenResult> results(rows.size());
   for (std::size_t idx = 0; idx < rows.size(); ++idx) {
@@ -121,7 +131,7 @@ TokenBatch::TokenBatch(
     const std::vector<Row>& rows,
     const std::optional<mx::array>& newest)
     : results_(results_of(rows)), ids_(sample(logits, rows, newest)),
-      finite_(finite_rows(logits)) {
+      told_(to_tell(ids_, logits)) {
   std::vector<std::size_t> wanted;
   std::vector<int> indices;
   std::vector<int> num_top;
@@ -145,7 +155,7 @@ TokenBatch::TokenBatch(
 }
 
 std::vector<mx::array> TokenBatch::arrays() const {
-  std::vector<mx::array> arrays{ids_, finite_};
+  std::vector<mx::array> arrays{ids_, told_};
   if (logprobs_) {
     const auto& [chosen, top_ids, top] = logprobs_->arrays;
     arrays.insert(arrays.end(), {chosen, top_ids, top});
@@ -156,9 +166,10 @@ std::vector<mx::array> TokenBatch::arrays() const {
 std::vector<TokenResult> TokenBatch::read() const {
   mx::eval(arrays());
   auto results = results_;
+  const auto* const told = told_.data<std::uint32_t>();
   for (std::size_t idx = 0; idx < results.size(); ++idx) {
-    results[idx].token = ids_.data<std::uint32_t>()[idx];
-    results[idx].is_finite = finite_.data<bool>()[idx];
+    results[idx].token = told[idx];
+    results[idx].is_finite = told[results.size() + idx] != 0;
   }
   if (!logprobs_) {
     return results;

@@ -75,7 +75,7 @@ class TokenBatch {
 
   std::vector<TokenResult> results_; // with ids only
   mx::array ids_;
-  mx::array finite_;
+  mx::array told_; // [2 R] uint32: the tokens, and whether each row is finite
   std::optional<Logprobs> logprobs_;
 };
 
