@@ -7,7 +7,7 @@
     serve_streams.py --plot FILE... --image FILE.svg
 
 FOLDER is a checkpoint, or with --random a config.json and a tokenizer. Each
-stream asks twice in turn (scripts/bench_serve.py), 128 tokens in and 128 out;
+stream asks --rounds times in turn (scripts/bench_serve.py), 128 tokens in and 128 out;
 "bare" is `qwen3-mlx bench` with a batch of that size: the tokens of the batch over
 the time of its prompts and answers.
 """
@@ -49,11 +49,11 @@ def model_options(options):
     return chosen + (["--device", options.device] if options.device else [])
 
 
-def load(options, port, streams):
+def load(options, port, streams, rounds):
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         subprocess.run(
             [sys.executable, ROOT / "scripts/bench_serve.py", "--url", f"http://127.0.0.1:{port}",
-             "--streams", str(streams), "--requests", str(2 * streams),
+             "--streams", str(streams), "--requests", str(rounds * streams),
              "--input", str(options.input), "--output", str(options.output),
              "--processes", str(min(streams, options.processes)), "--json", file.name],
             check=True, stdout=subprocess.DEVNULL)
@@ -79,8 +79,8 @@ def measure(options):
     rows = []
     try:
         for streams in options.streams:
-            load(options, port, streams)  # what is made once for this size
-            rows.append({"streams": streams, **load(options, port, streams)})
+            load(options, port, streams, 1)  # what is made once for this size
+            rows.append({"streams": streams, **load(options, port, streams, options.rounds)})
     finally:
         process.terminate()
         process.wait(60)
@@ -127,6 +127,7 @@ def main():
     parser.add_argument("--input", type=int, default=128)
     parser.add_argument("--output", type=int, default=128)
     parser.add_argument("--processes", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--prefill-step-size", type=int)
     parser.add_argument("--out")
     parser.add_argument("--plot", nargs="+", metavar="FILE")

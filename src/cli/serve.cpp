@@ -168,8 +168,9 @@ void add_engine_options(CLI::App& command, ServeCommand& options) {
   add("--prefill-step-size,-b,--batch-size",
       engine.max_step_tokens,
       "N",
-      "Prompt tokens read in one step, beside the texts that go on")
-      ->transform(whole_number(1));
+      "Prompt tokens read in one step, beside the texts that go on; 0: 512, or "
+      "2,048 on a GPU")
+      ->transform(whole_number(0));
   add("--max-tokens,-n",
       options.server.default_max_tokens,
       "N",

@@ -23,6 +23,18 @@ int context_of(const Model& model, const EngineOptions& options) {
                                  : made_for;
 }
 
+// A GPU reads 512 tokens at half the speed of 2,048, and these in 50 ms.
+EngineOptions with_defaults(EngineOptions options, const Model& model) {
+  const bool on_gpu = model.replays_decode_steps();
+  if (options.max_step_tokens == 0) {
+    options.max_step_tokens = on_gpu ? 2048 : 512;
+  }
+  if (options.idle_step_factor == 0) {
+    options.idle_step_factor = on_gpu ? 1 : 4;
+  }
+  return options;
+}
+
 int idle_step_tokens(const EngineOptions& options) {
   const auto wanted =
       std::int64_t{options.max_step_tokens} * options.idle_step_factor;
@@ -77,18 +89,19 @@ struct Engine::Active {
 
 Engine::Engine(Model model, Tokenizer tokenizer, const EngineOptions& options)
     : model_(std::move(model)), tokenizer_(std::move(tokenizer)),
-      options_(options), max_context_(context_of(model_, options)),
+      options_(with_defaults(options, model_)),
+      max_context_(context_of(model_, options)),
       layout_(find_kv_layout(model_, options.kv)),
       memory_(plan_memory(
           model_,
           layout_,
           {options.max_running,
-           idle_step_tokens(options),
+           idle_step_tokens(options_),
            max_context_,
            options.goes_ahead.value_or(model_.replays_decode_steps())},
           options.memory)),
       scheduler_(scheduler_options(
-          options,
+          options_,
           layout_,
           memory_,
           model_.args(),

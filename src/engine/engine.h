@@ -26,8 +26,10 @@ namespace qwen3_mlx::engine {
 struct EngineOptions {
   int max_running = 64;      ///< Most sequences in one step.
   int max_waiting = 128;     ///< Most in line for a place; then QueueFull.
-  int max_step_tokens = 512; ///< Prompt tokens of one step...
-  int idle_step_factor = 4;  ///< ...and times this where nobody decodes.
+  /// Prompt tokens of one step; 0: 512, or 2,048 on a GPU...
+  int max_step_tokens = 0;
+  /// ...and times this where nobody decodes; 0: 4, or 1 on a GPU.
+  int idle_step_factor = 0;
   /// Most tokens of a sequence; 0: what the model was made for.
   int max_context = 0;
   bool prefix_cache = true;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -46,11 +47,7 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
   DevicePool(const DevicePool&) = delete;
   DevicePool& operator=(const DevicePool&) = delete;
   ~DevicePool() {
-    for (auto& [size, buffers] : free_) {
-      for (void* data : buffers) {
-        cudaFree(data);
-      }
-    }
+    release_all();
   }
 
   mx::allocator::Data take(std::size_t n_bytes) {
@@ -77,14 +74,20 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
   }
 
  private:
+  struct Buffers {
+    std::vector<void*> free;
+    std::uint64_t last_use = 0;
+  };
+
   void* take_free(std::size_t size) {
     const std::lock_guard lock(mutex_);
-    auto& buffers = free_[size];
-    if (buffers.empty()) {
+    auto& buffers = buffers_[size];
+    buffers.last_use = ++num_uses_;
+    if (buffers.free.empty()) {
       return nullptr;
     }
-    void* const data = buffers.back();
-    buffers.pop_back();
+    void* const data = buffers.free.back();
+    buffers.free.pop_back();
     num_free_bytes_ -= size;
     return data;
   }
@@ -95,30 +98,49 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
       return data;
     }
     cudaGetLastError();
-    release();
+    {
+      const std::lock_guard lock(mutex_);
+      release_all();
+    }
     check(cudaMalloc(&data, size), "allocate");
     return data;
   }
 
-  void release() {
-    const std::lock_guard lock(mutex_);
-    for (auto& [size, buffers] : free_) {
-      for (void* data : buffers) {
-        cudaFree(data);
-      }
-      buffers.clear();
-    }
-    num_free_bytes_ = 0;
-  }
-
   void give_back(std::size_t size, void* data) {
     const std::lock_guard lock(mutex_);
-    if (num_free_bytes_ + size > max_free_bytes()) {
-      cudaFree(data);
-      return;
-    }
+    buffers_[size].free.push_back(data);
     num_free_bytes_ += size;
-    free_[size].push_back(data);
+    while (num_free_bytes_ > max_free_bytes()) {
+      release_oldest();
+    }
+  }
+
+  // Of the sizes of which some are free, what was asked for the longest ago.
+  // Locked by the caller, as below.
+  void release_oldest() {
+    auto oldest = buffers_.end();
+    for (auto it = buffers_.begin(); it != buffers_.end(); ++it) {
+      if (!it->second.free.empty() &&
+          (oldest == buffers_.end() ||
+           it->second.last_use < oldest->second.last_use)) {
+        oldest = it;
+      }
+    }
+    release(oldest->first, oldest->second);
+  }
+
+  void release(std::size_t size, Buffers& buffers) {
+    for (void* const data : buffers.free) {
+      cudaFree(data);
+    }
+    num_free_bytes_ -= size * buffers.free.size();
+    buffers.free.clear();
+  }
+
+  void release_all() {
+    for (auto& [size, buffers] : buffers_) {
+      release(size, buffers);
+    }
   }
 
   // MLX, which asks for memory too, knows nothing of what is free here.
@@ -129,13 +151,15 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
       if (cudaMemGetInfo(&free, &total) != cudaSuccess) {
         cudaGetLastError();
       }
-      max_free_bytes_ = std::max<std::size_t>(total / 16, 1);
+      max_free_bytes_ = std::max<std::size_t>(total / 8, 1);
     }
     return max_free_bytes_;
   }
 
   std::mutex mutex_;
-  std::map<std::size_t, std::vector<void*>> free_;
+  // By their size; and the rest by mutex_.
+  std::map<std::size_t, Buffers> buffers_;
+  std::uint64_t num_uses_ = 0;
   std::size_t num_free_bytes_ = 0;
   std::size_t max_free_bytes_ = 0;
 };

@@ -157,9 +157,10 @@ mx::array log_softmax(const mx::array& logits, mx::StreamOrDevice s) {
 
 mx::array finite_rows(const mx::array& logits, mx::StreamOrDevice s) {
   // One NaN or infinity makes the sum one; 150 thousand finite logits do not
-  // reach float32's end.
-  return mx::isfinite(
-      mx::sum(to_float32(logits, s), -1, /* keepdims */ false, s), s);
+  // reach float32's end, which is bfloat16's too.
+  const auto wide =
+      logits.dtype() == mx::bfloat16 ? logits : to_float32(logits, s);
+  return mx::isfinite(mx::sum(wide, -1, /* keepdims */ false, s), s);
 }
 
 mx::array sample_inverse_cdf(
