@@ -68,7 +68,9 @@ def bare(options, streams):
     result = json.loads(shown)["average"]
     seconds = (streams * options.input / result["prompt_tps"] +
                streams * options.output / result["generation_tps"])
-    return streams * options.output / seconds
+    return {"bare_tokens_per_second": streams * options.output / seconds,
+            "bare_prompt_tps": result["prompt_tps"],
+            "bare_generation_tps": result["generation_tps"]}
 
 
 def measure(options):
@@ -79,13 +81,13 @@ def measure(options):
     rows = []
     try:
         for streams in options.streams:
-            load(options, port, streams, 1)  # what is made once for this size
+            load(options, port, streams, 2)  # what is made once for this size
             rows.append({"streams": streams, **load(options, port, streams, options.rounds)})
     finally:
         process.terminate()
         process.wait(60)
     for row in rows:
-        row["bare_tokens_per_second"] = bare(options, row["streams"])
+        row.update(bare(options, row["streams"]))
     print("| streams | tokens/s | bare | share | TTFT p50 / p95, ms | between tokens p50 / p99, ms |")
     print("|---|---|---|---|---|---|")
     for row in rows:
@@ -127,7 +129,7 @@ def main():
     parser.add_argument("--input", type=int, default=128)
     parser.add_argument("--output", type=int, default=128)
     parser.add_argument("--processes", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--prefill-step-size", type=int)
     parser.add_argument("--out")
     parser.add_argument("--plot", nargs="+", metavar="FILE")

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "kernels/cpu/attention_op.h"
 #include "kernels/cpu/views.h"
@@ -21,6 +22,15 @@ mx::array cut(const mx::array& x, int axis, int begin, int end) {
   start[axis] = begin;
   stop[axis] = end;
   return mx::slice(x, std::move(start), std::move(stop));
+}
+
+// One long prompt alone keeps a GPU busy with MLX's operations too, whose
+// attention is the faster one then (benchmarks/results/cuda.md).
+constexpr int long_prompt = 1024;
+
+bool is_one_long_prompt(std::span<const Segment> segments) {
+  return segments.size() == 1 && segments[0].batch == 1 &&
+      segments[0].length >= long_prompt;
 }
 
 std::optional<RMSNorm> head_norm(
@@ -175,7 +185,7 @@ Attention::attend_on_cuda(const mx::array& qkv, const LayerStep& step) const {
       .norm_eps = q_norm ? q_norm->eps : 0.0f};
   const bool many = std::ranges::any_of(
       step.segments, [](const Segment& each) { return each.length > 1; });
-  if (!blocks || step.segments.empty() ||
+  if (!blocks || step.segments.empty() || is_one_long_prompt(step.segments) ||
       !cuda::takes_attention(qkv, form, many, *blocks->runtime)) {
     return std::nullopt;
   }
