@@ -4,6 +4,7 @@
 // hold, and every text that is not cancelled says what it says alone.
 #include <algorithm>
 #include <cstdlib>
+#include <iostream>
 #include <map>
 #include <random>
 #include <set>
@@ -24,10 +25,33 @@ int num_simulations() {
   return asked != nullptr ? std::atoi(asked) : 3'000;
 }
 
+// What has happened in all simulations.
+struct Counts {
+  long events = 0;
+  long steps = 0;
+  long failed_steps = 0;
+  long arrived = 0;
+  long refused = 0;
+  long cancelled = 0;
+  long finished = 0;
+  long preemptions = 0;
+  long tokens = 0;
+};
+
+std::ostream& operator<<(std::ostream& out, const Counts& counts) {
+  return out << counts.events << " events: " << counts.arrived
+             << " sequences arrived, " << counts.refused << " were refused, "
+             << counts.cancelled << " cancelled, " << counts.finished
+             << " finished, " << counts.preemptions << " preemptions; "
+             << counts.tokens << " tokens in " << counts.steps << " steps, "
+             << counts.failed_steps << " of which failed";
+}
+
 class Simulation {
  public:
-  explicit Simulation(unsigned seed)
-      : random_(seed), options_(draw_options()), scheduler_(options_),
+  Simulation(unsigned seed, Counts& counts)
+      : counts_(counts), random_(seed), options_(draw_options()),
+        scheduler_(options_),
         model_(options_.blocks.num_blocks, options_.blocks.block_size) {
     for (int i = 0; i < 3; ++i) {
       Tokens base;
@@ -40,6 +64,7 @@ class Simulation {
 
   void run() {
     const int num_events = upto(10, 60);
+    counts_.events += num_events;
     for (int i = 0; i < num_events && !::testing::Test::HasFailure(); ++i) {
       random_event();
     }
@@ -80,6 +105,8 @@ class Simulation {
     } else if (kind == 4 && !expected_.empty()) {
       auto victim = expected_.begin();
       std::advance(victim, upto(0, static_cast<int>(expected_.size()) - 1));
+      count_end(victim->first);
+      ++counts_.cancelled;
       scheduler_.remove(victim->first);
       expected_.erase(victim);
     } else if (kind == 5) {
@@ -108,8 +135,10 @@ class Simulation {
       try {
         scheduler_.add(sequence);
       } catch (const InvalidArgument&) {
+        ++counts_.refused;
         return; // can never fit
       }
+      ++counts_.arrived;
       parent = parent.value_or(sequence.id);
       expected_[sequence.id] =
           FakeModel::solo(sequence.prompt, sequence.max_tokens);
@@ -122,13 +151,17 @@ class Simulation {
     const auto tokens = model_.run(plan, scheduler_.blocks());
     plan_ahead(plan);
     scheduler_.commit(plan);
+    ++counts_.steps;
     for (const auto& [id, token] : tokens) {
+      ++counts_.tokens;
       const auto* sequence = scheduler_.find(id);
       const auto& expected = expected_.at(id);
       const auto place = static_cast<std::size_t>(sequence->num_generated());
       ASSERT_LT(place, expected.size());
       ASSERT_EQ(token, expected[place]) << "sequence " << id;
       if (place + 1 == expected.size()) {
+        count_end(id);
+        ++counts_.finished;
         scheduler_.remove(id);
         expected_.erase(id);
       } else {
@@ -158,11 +191,17 @@ class Simulation {
     EXPECT_EQ(scheduler_.num_preemptions(), num_preemptions);
   }
 
+  void count_end(SequenceId id) {
+    counts_.preemptions += scheduler_.find(id)->num_preemptions;
+  }
+
   // The step throws: what it wrote is worth nothing, its sequences start over.
   void fail_step() {
     const auto plan = scheduler_.plan(now_);
     check(plan);
     scheduler_.abandon(plan);
+    ++counts_.steps;
+    ++counts_.failed_steps;
     check_blocks();
   }
 
@@ -214,6 +253,7 @@ class Simulation {
     EXPECT_LE(blocks.num_cached(), options_.blocks.max_cached_blocks);
   }
 
+  Counts& counts_;
   std::mt19937 random_;
   SchedulerOptions options_;
   Scheduler scheduler_;
@@ -227,11 +267,17 @@ class Simulation {
 
 TEST(Simulation, RandomEventsKeepTheInvariants) {
   const int count = num_simulations();
+  Counts counts;
   for (int seed = 0; seed < count; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
-    Simulation(static_cast<unsigned>(seed)).run();
+    Simulation(static_cast<unsigned>(seed), counts).run();
     ASSERT_FALSE(HasFailure());
   }
+  std::cout << count << " simulations, " << counts << '\n';
+  // Were one of these rare, little would be shown.
+  EXPECT_GT(counts.preemptions, count / 10);
+  EXPECT_GT(counts.cancelled, count / 10);
+  EXPECT_GT(counts.failed_steps, count / 10);
 }
 
 } // namespace
