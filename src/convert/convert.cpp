@@ -350,7 +350,8 @@ ConvertResult convert_checkpoint(
     const ConvertOptions& options,
     const ConvertProgress& progress) {
   const auto [args, checkpoint] = open_source(from, to);
-  check_rules(options.rules, matrices_of(checkpoint, args));
+  check_rules(
+      options.rules, matrices_of(checkpoint, args), args.tie_word_embeddings);
   auto wanted = options;
   std::optional<CalibrationRun> calibration;
   if (wanted.calibration) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "qwen3_mlx/error.h"
 #include "qwen3_mlx/quantization.h"
@@ -23,6 +24,26 @@ int layer_idx(std::string_view module) {
 
 bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
+}
+
+/// The modules with "*" for a layer's or an expert's number, each once.
+std::set<std::string> patterns_of(const std::vector<std::string>& modules) {
+  std::set<std::string> patterns;
+  for (const auto& module : modules) {
+    std::string pattern;
+    for (const char letter : module) {
+      const bool is_digit = letter >= '0' && letter <= '9';
+      const bool begins = pattern.empty() || pattern.back() == '.';
+      const bool goes_on = pattern.ends_with(".*");
+      if (is_digit && (begins || goes_on)) {
+        pattern += goes_on ? "" : "*";
+      } else {
+        pattern += letter;
+      }
+    }
+    patterns.insert(std::move(pattern));
+  }
+  return patterns;
 }
 
 void check_format(const QuantFormat& format) {
@@ -62,26 +83,30 @@ bool matches_pattern(std::string_view pattern, std::string_view name) {
 
 void check_rules(
     const std::vector<ModuleRule>& rules,
-    const std::vector<std::string>& modules) {
+    const std::vector<std::string>& modules,
+    bool is_head_tied) {
   for (const auto& rule : rules) {
     const bool matches =
         std::any_of(modules.begin(), modules.end(), [&](const auto& module) {
           return matches_pattern(rule.pattern, module);
         });
-    if (!matches) {
-      // A path with all that a pattern can name.
-      const auto deep =
-          std::find_if(modules.begin(), modules.end(), [](const auto& module) {
-            return module.ends_with("_proj");
-          });
-      throw InvalidArgument(
-          "no matrix of the model matches the pattern \"" + rule.pattern +
-          "\"; expected names such as " +
-          (deep != modules.end()  ? *deep
-               : !modules.empty() ? modules.front()
-                                  : "model.layers.0.mlp.down_proj") +
-          ", in which * may stand for any characters");
+    if (matches) {
+      continue;
     }
+    if (is_head_tied && matches_pattern(rule.pattern, "lm_head")) {
+      throw InvalidArgument(
+          "the pattern \"" + rule.pattern +
+          "\" matches lm_head alone, which in this model is tied to "
+          "model.embed_tokens and no matrix of its own; name "
+          "model.embed_tokens, which sets both");
+    }
+    std::string names;
+    for (const auto& pattern : patterns_of(modules)) {
+      names += (names.empty() ? "" : ", ") + pattern;
+    }
+    throw InvalidArgument(
+        "no matrix of the model matches the pattern \"" + rule.pattern +
+        "\"; those there are, * standing for any characters: " + names);
   }
 }
 

@@ -31,10 +31,12 @@ class Recipe {
 };
 
 /// Throws InvalidArgument for a rule that none of the modules matches: it would
-/// do nothing, and is a slip of the pen.
+/// do nothing, and is a slip of the pen. `is_head_tied`: the model has no
+/// lm_head, as model.embed_tokens serves.
 void check_rules(
     const std::vector<ModuleRule>& rules,
-    const std::vector<std::string>& modules);
+    const std::vector<std::string>& modules,
+    bool is_head_tied = false);
 
 /// Whether `name` is matched by `pattern`, in which "*" stands for any
 /// characters, also none.

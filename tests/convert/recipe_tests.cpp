@@ -31,7 +31,7 @@ TEST(Pattern, StarsStandForAnyCharacters) {
   EXPECT_FALSE(matches_pattern("", "x"));
 }
 
-TEST(Rules, OneThatMatchesNothingIsRefusedWithAnExample) {
+TEST(Rules, OneThatMatchesNothingIsRefusedWithTheNames) {
   const std::vector<std::string> modules = {
       "lm_head", "model.layers.0.mlp.up_proj"};
   check_rules({{"*.up_proj", four}, {"lm_head", plain}}, modules);
@@ -41,9 +41,41 @@ TEST(Rules, OneThatMatchesNothingIsRefusedWithAnExample) {
   } catch (const InvalidArgument& error) {
     const std::string message = error.what();
     EXPECT_NE(message.find("\"*.up\""), message.npos);
-    EXPECT_NE(message.find("model.layers.0.mlp.up_proj"), message.npos);
+    EXPECT_NE(
+        message.find(": lm_head, model.layers.*.mlp.up_proj"), message.npos)
+        << message;
   }
   EXPECT_THROW(check_rules({{"*", four}}, {}), InvalidArgument);
+}
+
+TEST(Rules, EachKindOfMatrixIsNamedOnce) {
+  try {
+    check_rules(
+        {{"x", four}},
+        {"model.layers.0.mlp.experts.12.up_proj",
+         "model.layers.10.mlp.experts.3.up_proj",
+         "model.layers.10.self_attn.q2_proj"});
+    FAIL();
+  } catch (const InvalidArgument& error) {
+    const std::string message = error.what();
+    EXPECT_TRUE(
+        message.ends_with(": model.layers.*.mlp.experts.*.up_proj, "
+                          "model.layers.*.self_attn.q2_proj"))
+        << message;
+  }
+}
+
+TEST(Rules, AHeadThatIsTiedIsToldApart) {
+  const std::vector<std::string> modules = {"model.embed_tokens"};
+  check_rules({{"*e*", plain}}, modules, /* is_head_tied */ true);
+  try {
+    check_rules({{"lm_head", plain}}, modules, /* is_head_tied */ true);
+    FAIL();
+  } catch (const InvalidArgument& error) {
+    EXPECT_NE(
+        std::string(error.what()).find("tied to model.embed_tokens"),
+        std::string::npos);
+  }
 }
 
 TEST(Recipe, RowsThatAreNoWholeGroupsStayPlain) {
