@@ -5,7 +5,6 @@
 #include <cctype>
 #include <chrono>
 #include <cstdlib>
-#include <iostream>
 #include <memory>
 #include <sstream>
 
@@ -16,6 +15,7 @@
 #include "cli/terminal.h"
 #include "cli/text_model.h"
 #include "qwen3_mlx/error.h"
+#include "server/log.h"
 #include "server/server.h"
 
 namespace qwen3_mlx::cli {
@@ -280,10 +280,24 @@ std::string model_name(const std::filesystem::path& path) {
                                      : name.filename().string();
 }
 
-void tell_of_context(int asked, int made_for) {
-  if (asked > made_for) {
-    std::cerr << "qwen3-mlx: the model was made for " << made_for
-              << " tokens; --ctx-size " << asked << " is lowered to that\n";
+// What an operator may not have meant, in the form of all that follows.
+void log_notices(
+    const ServeCommand& options,
+    const ModelArgs& args,
+    const ChatTemplate& chat_template) {
+  using server::LogLevel;
+  const server::Log log(options.server.log_level);
+  const int asked = options.engine.max_context;
+  if (asked > args.max_position_embeddings) {
+    log.write(
+        LogLevel::warning,
+        "the context is lowered to what the model was made for",
+        {{"ctx_size", std::to_string(asked)},
+         {"max_context", std::to_string(args.max_position_embeddings)}});
+  }
+  if (chat_template.is_default() && !options.chat_template.use_default) {
+    log.write(
+        LogLevel::warning, "the model has no chat template; ChatML is used");
   }
 }
 
@@ -320,7 +334,7 @@ void run(ServeCommand options, Exit& exit) {
             options.chat_template.file.empty() ? options.model.model
                                                : options.chat_template.file);
   auto model = load_or_make(options.model, options.random);
-  tell_of_context(engine.max_context, model.args().max_position_embeddings);
+  log_notices(options, model.args(), chat_template);
   exit.code = serve(
       std::move(model), *tokenizer, std::move(chat_template), engine, server);
 }
