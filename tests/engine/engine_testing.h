@@ -104,7 +104,7 @@ mixed_requests(int count, const Tokenizer& tokenizer, unsigned seed = 1) {
       text += static_cast<char>('a' + upto(0, 25));
     }
     Request request;
-    request.id = static_cast<RequestId>(i + 1);
+    request.id = static_cast<RequestId>(i) + 1;
     request.prompt = tokenizer.encode(text);
     request.max_tokens = upto(1, 40);
     auto& params = request.sampling.params;
