@@ -24,8 +24,8 @@
 namespace qwen3_mlx::engine {
 
 struct EngineOptions {
-  int max_running = 64;      ///< Most sequences in one step.
-  int max_waiting = 128;     ///< Most in line for a place; then QueueFull.
+  int max_running = 64;  ///< Most sequences in one step.
+  int max_waiting = 128; ///< Most in line for a place; then QueueFull.
   /// Prompt tokens of one step; 0: 512, or 2,048 on a GPU...
   int max_step_tokens = 0;
   /// ...and times this where nobody decodes; 0: 4, or 1 on a GPU.
