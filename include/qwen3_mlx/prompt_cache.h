@@ -19,7 +19,8 @@ struct PromptCache {
 };
 
 /// Writes a safetensors file that appears whole or not at all and that only its
-/// owner may read, as it holds the prompt. Throws FileError as on a full disk, InvalidArgument when tokens and cache differ in length.
+/// owner may read, as it holds the prompt. Throws FileError as on a full disk,
+/// InvalidArgument when tokens and cache differ in length.
 void save_prompt_cache(
     const std::filesystem::path& path,
     const std::vector<KVCache>& cache,

@@ -23,7 +23,7 @@ list_stages() {
   cat <<'TEXT'
 fast           build/release, warnings as errors in CI; tests that are not long
 install        the packed tree runs elsewhere; a project that uses the package
-server         HTTP from outside: hostile clients, openai, schemathesis, solo equality, the page
+server         HTTP from outside: hostile clients, policies, openai, schemathesis, solo equality, the page
 long           tests with the label long
 format         clang-format
 shell          shellcheck
@@ -179,6 +179,7 @@ stage_server() {
   local python="$root/.venv-server/bin/python" tiny="$root/build/release/tiny-chat"
   "$root/build/release/tests/testing/write_tiny_chat_model" "$tiny"
   "$python" "$root/scripts/server/hostile.py" --model "$tiny"
+  "$python" "$root/scripts/server/policies.py" --model "$tiny"
   "$python" "$root/scripts/server/openai_client.py"
   "$python" "$root/scripts/server/concurrency.py" --requests 64 --longest 200
   "$python" "$root/scripts/server/concurrency.py" --requests 16 --longest 200 --kv-bits 8
