@@ -16,6 +16,7 @@
 #include "qwen3_mlx/kv_cache.h"
 #include "qwen3_mlx/matrix.h"
 #include "qwen3_mlx/model_args.h"
+#include "qwen3_mlx/most_likely.h"
 #include "qwen3_mlx/nn/model_impl.h"
 #include "qwen3_mlx/step_input.h"
 
@@ -85,6 +86,9 @@ class Model {
   /// Ragged input; returns logits [R, vocab_size]. Throws InvalidArgument when
   /// segments, tokens and rows do not fit together.
   mx::array forward(const StepInput& step) const;
+
+  /// The most likely ids of logits [n, vocab_size] that forward() gave.
+  MostLikely most_likely(const mx::array& logits) const;
 
   /// Whether a step of one new token of each of several sequences is recorded
   /// and replayed (on NVIDIA GPUs, by this project's kernels). There it should

@@ -16,6 +16,8 @@
 
 #include <mlx/mlx.h>
 
+#include "qwen3_mlx/most_likely.h"
+
 namespace qwen3_mlx {
 
 namespace mx = mlx::core;
@@ -163,6 +165,10 @@ class Sampler {
   bool is_greedy() const noexcept {
     return params_.temperature == 0;
   }
+  /// Whether the model's most likely token is chosen, come what may.
+  bool is_most_likely() const noexcept {
+    return is_greedy() && !bias_ && !params_.has_penalties();
+  }
 
   /// logits [R, V] of any float type -> ids [R] uint32.
   /// `draws` [R, 2] float32 (Draw::token, Draw::xtc) is not read when greedy;
@@ -204,6 +210,9 @@ class SequenceSampler {
 
   std::uint64_t seed() const noexcept {
     return seed_;
+  }
+  bool is_most_likely() const noexcept {
+    return sampler_.is_most_likely();
   }
 
  private:

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <random>
 
-#include "kernels/ops.h"
 #include "qwen3_mlx/generate.h"
 
 namespace qwen3_mlx::cli {
@@ -67,7 +66,7 @@ mx::array next_ids(
   const Segment segment{.cache = cache, .length = L, .batch = B};
   const auto logits = model.forward(
       {mx::reshape(tokens, {B * L}), {segment}, std::move(last_rows)});
-  return mx::reshape(ops::arg_max(logits), {B, 1});
+  return mx::reshape(model.most_likely(logits).ids, {B, 1});
 }
 
 BenchTrial run_batch(

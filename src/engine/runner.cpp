@@ -168,7 +168,8 @@ mx::array Runner::forward(const Pass& pass) const {
        pass.logits_rows});
 }
 
-// A pass of one token a sequence.
+// A pass of one token a sequence. Behind the logits of those there may be
+// others'.
 mx::array Runner::decode(Pass& pass) {
   const auto num_wanted = static_cast<int>(pass.segments.size());
   const int num_rows = decodes_apart_ ? filled_batch(num_wanted) : num_wanted;
@@ -177,10 +178,7 @@ mx::array Runner::decode(Pass& pass) {
     pass.tokens.push_back(0);
     pass.segments.push_back(std::move(segment));
   }
-  const auto logits = forward(pass);
-  return num_rows == num_wanted
-      ? logits
-      : mx::slice(logits, {0, 0}, {num_wanted, logits.shape(1)});
+  return forward(pass);
 }
 
 // What of the caches is to be computed and may not be part of the logits.
@@ -241,6 +239,9 @@ void Runner::launch_rest(std::span<const Chunk> chunks) {
     }
   }
   if (num_decoding < chunks.size()) {
+    if (num_decoding > 0) {
+      passes[0] = first_rows(passes[0], static_cast<int>(num_decoding));
+    }
     const auto pass = prepare(chunks.subspan(num_decoding));
     passes.push_back(forward(pass));
     note_writes(pass, arrays);
@@ -256,7 +257,7 @@ void Runner::launch_rest(std::span<const Chunk> chunks) {
   }
   std::optional<TokenBatch> batch;
   if (!rows.empty()) {
-    batch.emplace(logits, rows);
+    batch.emplace(model_, logits, rows);
     const auto of_batch = batch->arrays();
     arrays.insert(arrays.end(), of_batch.begin(), of_batch.end());
   }
@@ -301,7 +302,7 @@ void Runner::launch_ahead(std::span<const Sequence* const> sequences) {
     places.emplace(sequence->id, Ahead::Row{rows.size(), sequence->size()});
     rows.push_back({sequence, choices_.at(sequence->id)});
   }
-  TokenBatch batch(logits, rows, newest);
+  TokenBatch batch(model_, logits, rows, newest);
   auto arrays = batch.arrays();
   if (!storage_->logits_cover_writes()) {
     note_writes(pass, arrays);

@@ -92,14 +92,20 @@ mx::array sample(
                          : take_rows(mx::concatenate(ids, 0), place);
 }
 
-// What the host reads is an array of its own: MLX moves such arrays to memory
-// that both see and frees the old place, where the step that was begun ahead
-// may still read the ids.
-mx::array to_tell(const mx::array& ids, const mx::array& logits) {
-  return mx::concatenate(
-      {mx::astype(ids, mx::uint32),
-       mx::astype(finite_rows(logits), mx::uint32)},
-      0);
+// Of as many rows as there are, or more.
+MostLikely choose(
+    const Model& model,
+    const mx::array& logits,
+    const Rows& rows,
+    const std::optional<mx::array>& newest) {
+  if (std::ranges::all_of(rows, [](const TokenBatch::Row& row) {
+        return row.choice.sampler->is_most_likely();
+      })) {
+    return model.most_likely(logits);
+  }
+  const auto wanted = first_rows(logits, static_cast<int>(rows.size()));
+  const auto ids = sample(wanted, rows, newest);
+  return {ids, told_of(ids, wanted)};
 }
 
 std::vector<TokenResult> results_of(const Rows& rows) {
@@ -111,6 +117,15 @@ std::vector<TokenResult> results_of(const Rows& rows) {
 }
 
 } // namespace
+
+mx::array first_rows(const mx::array& x, int count) {
+  if (count == x.shape(0)) {
+    return x;
+  }
+  auto end = x.shape();
+  end[0] = count;
+  return mx::slice(x, mx::Shape(end.size(), 0), end);
+}
 
 mx::array take_rows(const mx::array& x, const std::vector<int>& rows) {
   bool is_all = static_cast<int>(rows.size()) == x.shape(0);
@@ -127,11 +142,19 @@ mx::array take_rows(const mx::array& x, const std::vector<int>& rows) {
 }
 
 TokenBatch::TokenBatch(
+    const Model& model,
     const mx::array& logits,
     const std::vector<Row>& rows,
     const std::optional<mx::array>& newest)
-    : results_(results_of(rows)), ids_(sample(logits, rows, newest)),
-      told_(to_tell(ids_, logits)) {
+    : TokenBatch(logits, rows, choose(model, logits, rows, newest)) {}
+
+TokenBatch::TokenBatch(
+    const mx::array& logits,
+    const std::vector<Row>& rows,
+    MostLikely chosen)
+    : results_(results_of(rows)),
+      ids_(first_rows(chosen.ids, static_cast<int>(rows.size()))),
+      told_(std::move(chosen.told)) {
   std::vector<std::size_t> wanted;
   std::vector<int> indices;
   std::vector<int> num_top;
@@ -167,22 +190,23 @@ std::vector<TokenResult> TokenBatch::read() const {
   mx::eval(arrays());
   auto results = results_;
   const auto* const told = told_.data<std::uint32_t>();
+  const auto width = static_cast<std::size_t>(told_.shape(1));
   for (std::size_t idx = 0; idx < results.size(); ++idx) {
     results[idx].token = told[idx];
-    results[idx].is_finite = told[results.size() + idx] != 0;
+    results[idx].is_finite = told[width + idx] != 0;
   }
   if (!logprobs_) {
     return results;
   }
   const auto& [chosen, top_ids, top] = logprobs_->arrays;
-  const auto width = static_cast<std::size_t>(top.shape(1));
+  const auto num_shown = static_cast<std::size_t>(top.shape(1));
   for (std::size_t i = 0; i < logprobs_->rows.size(); ++i) {
     auto& result = results[logprobs_->rows[i]];
     TokenLogprobs out;
     out.id = result.token;
     out.logprob = chosen.data<float>()[i];
     const auto num_top = static_cast<std::size_t>(logprobs_->num_top[i]);
-    for (std::size_t at = i * width; at < i * width + num_top; ++at) {
+    for (std::size_t at = i * num_shown; at < i * num_shown + num_top; ++at) {
       out.top.emplace_back(
           top_ids.data<std::uint32_t>()[at], top.data<float>()[at]);
     }

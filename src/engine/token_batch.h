@@ -46,10 +46,12 @@ class TokenBatch {
     TokenChoice choice;
   };
 
-  /// Builds the operations that choose a token for each row of `logits` [R, V];
-  /// nothing runs yet. `newest` [R] uint32 are tokens that the sequences have
-  /// got before these and that the host does not know yet, when there are such.
+  /// Builds the operations that choose a token for each row of the model's
+  /// `logits` [>= R, V], where what is behind the first R is nobody's; nothing
+  /// runs yet. `newest` [R] uint32 are tokens that the sequences have got
+  /// before these and that the host does not know yet, when there are such.
   TokenBatch(
+      const Model& model,
       const mx::array& logits,
       const std::vector<Row>& rows,
       const std::optional<mx::array>& newest = std::nullopt);
@@ -73,11 +75,22 @@ class TokenBatch {
     LogProbs arrays;
   };
 
+  TokenBatch(
+      const mx::array& logits,
+      const std::vector<Row>& rows,
+      MostLikely chosen);
+
   std::vector<TokenResult> results_; // with ids only
+  // What the host reads is an array of its own: MLX moves such arrays to memory
+  // that both see and frees the old place, where the step that was begun ahead
+  // may still read the ids.
   mx::array ids_;
-  mx::array told_; // [2 R] uint32: the tokens, and whether each row is finite
+  mx::array told_; // [2, >= R] uint32, as MostLikely has it
   std::optional<Logprobs> logprobs_;
 };
+
+/// The first rows of `x`.
+mx::array first_rows(const mx::array& x, int count);
 
 /// Rows of `x`, which are given in any order.
 mx::array take_rows(const mx::array& x, const std::vector<int>& rows);

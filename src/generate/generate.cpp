@@ -71,12 +71,12 @@ double GenerateTimings::generation_tokens_per_second() const {
 struct Generate::Run {
   // A token whose computation has been launched.
   struct Pending {
-    mx::array id;        // [1] uint32
-    mx::array is_finite; // [1] bool
+    mx::array id;   // [1] uint32
+    mx::array told; // [2, 1] uint32: the id, and whether logits are finite
     std::optional<LogProbs> logprobs;
 
     std::vector<mx::array> arrays() const {
-      std::vector<mx::array> all = {id, is_finite};
+      std::vector<mx::array> all = {id, told};
       if (logprobs) {
         all.insert(
             all.end(), {logprobs->chosen, logprobs->top_ids, logprobs->top});
@@ -145,13 +145,21 @@ struct Generate::Run {
     return model.forward({tokens, {segment}, rows});
   }
 
+  Pending choose(const mx::array& logits) {
+    if (sampler.is_most_likely()) {
+      auto [ids, told] = model.most_likely(logits);
+      return {std::move(ids), std::move(told), std::nullopt};
+    }
+    const auto id = sampler(logits);
+    return {id, told_of(id, logits), std::nullopt};
+  }
+
   // Launches the token after `tokens`; nothing is waited for.
   void launch(const mx::array& tokens, int total) {
     const auto logits = forward(tokens, /* wants_logits */ true, total);
-    const auto id = sampler(logits);
-    Pending token{id, finite_rows(logits), std::nullopt};
+    auto token = choose(logits);
     if (options.logprobs || options.top_logprobs > 0) {
-      token.logprobs = log_probs_of(logits, id, options.top_logprobs);
+      token.logprobs = log_probs_of(logits, token.id, options.top_logprobs);
     }
     pending.emplace(std::move(token));
     mx::async_eval(pending->arrays());
@@ -230,18 +238,17 @@ struct Generate::Run {
   }
 
   void read(const Pending& token) {
-    auto is_finite = token.is_finite;
-    is_finite.eval();
-    if (!is_finite.data<bool>()[0]) {
+    auto told = token.told;
+    told.eval();
+    const auto* const id_and_finite = told.data<std::uint32_t>();
+    if (id_and_finite[1] == 0) {
       drop_pending();
       throw Error(
           "the model's logits are not finite at position " +
           std::to_string(cache->front().offset()) +
           "; the checkpoint may be damaged or its dtype too narrow");
     }
-    auto id = token.id;
-    id.eval();
-    current = id.data<std::uint32_t>()[0];
+    current = id_and_finite[0];
     if (token.logprobs) {
       read(*token.logprobs);
     }

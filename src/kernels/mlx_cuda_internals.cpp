@@ -48,6 +48,11 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
   DevicePool& operator=(const DevicePool&) = delete;
   ~DevicePool() {
     release_all();
+    for (auto& [size, pages] : pinned_) {
+      for (void* const data : pages) {
+        cudaFreeHost(data);
+      }
+    }
   }
 
   mx::allocator::Data take(std::size_t n_bytes) {
@@ -69,6 +74,34 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
           } else {
             pool->give_back(its->size, its->data);
           }
+          delete its;
+        }};
+  }
+
+  // Memory of the host that the GPU can write to. Little is asked for, so all
+  // of it is kept.
+  mx::allocator::Data take_pinned(std::size_t n_bytes) {
+    const std::size_t size = std::bit_ceil(std::max<std::size_t>(n_bytes, 256));
+    void* data = nullptr;
+    {
+      const std::lock_guard lock(mutex_);
+      auto& free = pinned_[size];
+      if (!free.empty()) {
+        data = free.back();
+        free.pop_back();
+      }
+    }
+    if (data == nullptr) {
+      check(cudaMallocHost(&data, size), "allocate pinned memory");
+    }
+    // MLX leaves where it is what belongs to no device.
+    auto* buffer = new mx::cu::CudaBuffer{data, size, -1};
+    return {
+        mx::allocator::Buffer(buffer),
+        [pool = shared_from_this()](mx::allocator::Buffer dead) {
+          auto* const its = static_cast<mx::cu::CudaBuffer*>(dead.ptr());
+          const std::lock_guard lock(pool->mutex_);
+          pool->pinned_[its->size].push_back(its->data);
           delete its;
         }};
   }
@@ -159,6 +192,7 @@ class DevicePool : public std::enable_shared_from_this<DevicePool> {
   std::mutex mutex_;
   // By their size; and the rest by mutex_.
   std::map<std::size_t, Buffers> buffers_;
+  std::map<std::size_t, std::vector<void*>> pinned_;
   std::uint64_t num_uses_ = 0;
   std::size_t num_free_bytes_ = 0;
   std::size_t max_free_bytes_ = 0;
@@ -170,6 +204,12 @@ std::shared_ptr<DevicePool> make_device_pool() {
 
 void allocate(const std::shared_ptr<DevicePool>& pool, mx::array& out) {
   out.set_data(pool->take(out.nbytes()));
+}
+
+void allocate_for_host(
+    const std::shared_ptr<DevicePool>& pool,
+    mx::array& out) {
+  out.set_data(pool->take_pinned(out.nbytes()));
 }
 
 mx::array new_array(

@@ -25,6 +25,10 @@ std::shared_ptr<DevicePool> make_device_pool();
 /// Gives `out`, whose shape and dtype are set, memory of its own.
 void allocate(const std::shared_ptr<DevicePool>& pool, mx::array& out);
 
+/// The same in pinned memory of the host, which the GPU can write to: to read
+/// such an array is to wait for it and no more.
+void allocate_for_host(const std::shared_ptr<DevicePool>& pool, mx::array& out);
+
 /// An evaluated array that has not been written.
 mx::array new_array(
     const std::shared_ptr<DevicePool>& pool,

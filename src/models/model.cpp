@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "kernels/cpu/tiles.h"
+#include "kernels/cuda/ops.h"
 #include "kernels/cuda/runtime.h"
 #include "mlx/ops.h"
 #include "mlx/utils.h"
@@ -25,7 +26,9 @@ struct Model::State {
   std::vector<TensorSummary> tensors;
   std::string fingerprint;
   std::unique_ptr<ModelImpl> impl;
-  std::unique_ptr<DecodeReplay> replay; ///< With the CUDA kernels.
+  // With the CUDA kernels.
+  std::unique_ptr<DecodeReplay> replay;
+  std::shared_ptr<cuda::Runtime> cuda;
 };
 
 namespace {
@@ -237,6 +240,15 @@ mx::array Model::forward(const StepInput& step) const {
   return state_->impl->forward(step);
 }
 
+MostLikely Model::most_likely(const mx::array& logits) const {
+  if (state_->cuda) {
+    if (auto found = cuda::most_likely_op(logits, state_->cuda)) {
+      return *found;
+    }
+  }
+  return qwen3_mlx::most_likely(logits);
+}
+
 bool Model::replays_decode_steps() const {
   return state_->replay && state_->replay->replays();
 }
@@ -318,7 +330,8 @@ Model load_model(
       std::move(tensors),
       std::move(fingerprint),
       std::move(impl),
-      std::move(replay)}));
+      std::move(replay),
+      plan_of_options.blocks}));
 }
 
 Model make_random_model(
@@ -340,7 +353,8 @@ Model make_random_model(
       {},
       fingerprint_of(args, {}) + "-" + std::to_string(seed),
       std::move(impl),
-      std::move(replay)}));
+      std::move(replay),
+      plan_of_options.blocks}));
 }
 
 Model load_model_of_type(

@@ -8,6 +8,7 @@
 #include "kernels/cuda/runtime.h"
 #include "mlx/array.h"
 #include "qwen3_mlx/matrix.h"
+#include "qwen3_mlx/most_likely.h"
 
 namespace qwen3_mlx::cuda {
 
@@ -102,6 +103,11 @@ mx::array attention_op(
     const AttentionForm& form,
     const mx::array& periods,
     const std::vector<CacheSegment>& segments,
+    const std::shared_ptr<Runtime>& runtime);
+
+/// logits [n, vocab_size]; nothing when the kernel does not take them.
+std::optional<MostLikely> most_likely_op(
+    const mx::array& logits,
     const std::shared_ptr<Runtime>& runtime);
 
 /// An evaluated array in the GPU's memory whose elements may be anything.
