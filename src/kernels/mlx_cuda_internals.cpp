@@ -212,6 +212,17 @@ void allocate_for_host(
   out.set_data(pool->take_pinned(out.nbytes()));
 }
 
+mx::array pinned_copy(
+    const std::shared_ptr<DevicePool>& pool,
+    std::span<const std::byte> of) {
+  mx::array copy(
+      pool->take_pinned(of.size()),
+      mx::Shape{static_cast<int>(of.size())},
+      mx::uint8);
+  std::ranges::copy(of, static_cast<std::byte*>(device_pointer(copy)));
+  return copy;
+}
+
 mx::array new_array(
     const std::shared_ptr<DevicePool>& pool,
     const mx::Shape& shape,

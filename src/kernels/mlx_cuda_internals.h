@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 
 #include "mlx/array.h"
 #include "mlx/stream.h"
@@ -28,6 +29,12 @@ void allocate(const std::shared_ptr<DevicePool>& pool, mx::array& out);
 /// The same in pinned memory of the host, which the GPU can write to: to read
 /// such an array is to wait for it and no more.
 void allocate_for_host(const std::shared_ptr<DevicePool>& pool, mx::array& out);
+
+/// As much of the host's memory, pinned: what is copied from it is not waited
+/// for.
+mx::array pinned_copy(
+    const std::shared_ptr<DevicePool>& pool,
+    std::span<const std::byte> of);
 
 /// An evaluated array that has not been written.
 mx::array new_array(

@@ -5,6 +5,7 @@
 #include <bit>
 #include <map>
 #include <optional>
+#include <span>
 #include <unordered_map>
 #include <utility>
 
@@ -212,8 +213,7 @@ class Recorded final : public StepGraph,
   mx::Dtype dtype() const override {
     return dtype_;
   }
-  mx::array
-  make_array(const mx::Shape& shape, mx::Dtype dtype) const override {
+  mx::array make_array(const mx::Shape& shape, mx::Dtype dtype) const override {
     return new_array(runtime_->pool, shape, dtype);
   }
 
@@ -223,11 +223,12 @@ class Recorded final : public StepGraph,
 
   // Launches the graph on the stream, with these tokens and this output.
   void
-  run(cudaStream_t stream,
+  run(mx::Stream of,
       const std::uint32_t* tokens,
       void* logits,
       const StepCaches& caches) {
-    update_table(stream, caches);
+    const cudaStream_t stream = stream_behind(of);
+    update_table(of, stream, caches);
     if (tokens != ids_->args().ids) {
       UnpackArgs args = ids_->args();
       args.ids = tokens;
@@ -259,7 +260,12 @@ class Recorded final : public StepGraph,
   }
 
   void record(const Walk& walk, const mx::array& logits);
-  void update_table(cudaStream_t stream, const StepCaches& caches);
+  void
+  update_table(mx::Stream of, cudaStream_t stream, const StepCaches& caches);
+  template <class T>
+  void
+  send(mx::Stream of, cudaStream_t stream, const std::vector<T>& values, T* to)
+      const;
 
   StepForm form_;
   std::shared_ptr<Runtime> runtime_;
@@ -409,7 +415,30 @@ void Recorded::record(const Walk& walk, const mx::array& logits) {
   }
 }
 
-void Recorded::update_table(cudaStream_t stream, const StepCaches& caches) {
+// From pinned memory: a copy from elsewhere waits for all that runs.
+template <class T>
+void Recorded::send(
+    mx::Stream of,
+    cudaStream_t stream,
+    const std::vector<T>& values,
+    T* to) const {
+  const auto bytes = std::as_bytes(std::span(values));
+  const auto staged = pinned_copy(runtime_->pool, bytes);
+  check(
+      cudaMemcpyAsync(
+          to,
+          device_pointer(staged),
+          bytes.size(),
+          cudaMemcpyHostToDevice,
+          stream),
+      "step's table");
+  keep_until_done(of, staged);
+}
+
+void Recorded::update_table(
+    mx::Stream of,
+    cudaStream_t stream,
+    const StepCaches& caches) {
   const auto n = static_cast<std::size_t>(form_.num_sequences);
   std::vector<DecodeSequence> table;
   table.reserve(num_layers_ * n);
@@ -428,14 +457,7 @@ void Recorded::update_table(cudaStream_t stream, const StepCaches& caches) {
     return a.keys == b.keys && a.values == b.values && a.capacity == b.capacity;
   };
   if (!std::ranges::equal(table, at_table_, same)) {
-    check(
-        cudaMemcpyAsync(
-            table_,
-            table.data(),
-            table.size() * sizeof(DecodeSequence),
-            cudaMemcpyHostToDevice,
-            stream),
-        "step's table");
+    send(of, stream, table, table_);
     at_table_ = std::move(table);
   }
   // What the kernels read is one more.
@@ -444,14 +466,7 @@ void Recorded::update_table(cudaStream_t stream, const StepCaches& caches) {
     --offset;
   }
   if (before != at_offsets_) {
-    check(
-        cudaMemcpyAsync(
-            offsets_,
-            before.data(),
-            n * sizeof(int),
-            cudaMemcpyHostToDevice,
-            stream),
-        "step's positions");
+    send(of, stream, before, offsets_);
     at_offsets_ = std::move(before);
   }
 }
@@ -471,7 +486,7 @@ class StepPrimitive final : public mx::UnaryPrimitive {
   void eval_gpu(const std::vector<mx::array>& inputs, mx::array& out) override {
     graph_->allocate_output(out);
     graph_->run(
-        stream_behind(stream()),
+        stream(),
         static_cast<const std::uint32_t*>(device_pointer(inputs[0])),
         device_pointer(out),
         *caches_);
