@@ -80,7 +80,9 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
           "--exact,!--no-exact",
           options.exact,
           "Kernels on the CPU keep activations in float32; without it they "
-          "are rounded to int8 for quantized weights, which is faster")
+          "are rounded to int8 for quantized weights, which is faster. On an "
+          "NVIDIA GPU a text never depends on others in its batch, at a "
+          "fraction of the speed")
       ->group(group);
   command
       .add_option(

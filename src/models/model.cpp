@@ -295,14 +295,16 @@ PlanOptions plan_options(const LoadOptions& options) {
           std::make_shared<cpu::Runtime>(options.threads, options.exact);
     }
   } else if (options.kernels == Kernels::native && !cuda::why_unavailable()) {
-    plan.blocks = cuda::make_runtime();
+    plan.blocks = cuda::make_runtime(options.exact);
   }
   return plan;
 }
 
 std::unique_ptr<DecodeReplay>
 make_replay(const ModelArgs& args, const PlanOptions& plan) {
-  return plan.blocks ? std::make_unique<DecodeReplay>(args) : nullptr;
+  return plan.blocks && !cuda::is_exact(*plan.blocks)
+      ? std::make_unique<DecodeReplay>(args)
+      : nullptr;
 }
 
 } // namespace

@@ -185,7 +185,9 @@ Attention::attend_on_cuda(const mx::array& qkv, const LayerStep& step) const {
       .norm_eps = q_norm ? q_norm->eps : 0.0f};
   const bool many = std::ranges::any_of(
       step.segments, [](const Segment& each) { return each.length > 1; });
-  if (!blocks || step.segments.empty() || is_one_long_prompt(step.segments) ||
+  if (!blocks || step.segments.empty() ||
+      (is_one_long_prompt(step.segments) &&
+       !cuda::is_exact(*blocks->runtime)) ||
       !cuda::takes_attention(qkv, form, many, *blocks->runtime)) {
     return std::nullopt;
   }

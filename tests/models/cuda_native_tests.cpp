@@ -53,11 +53,15 @@ class CudaNativeTest : public testing::Test {
     }
   }
 
-  static Model make(const ModelArgs& args, mx::Device device, Kernels kernels) {
+  static Model make(
+      const ModelArgs& args,
+      mx::Device device,
+      Kernels kernels,
+      bool exact = false) {
     LoadOptions options;
     options.device = device;
     options.kernels = kernels;
-    options.exact = true;
+    options.exact = device == mx::Device::cpu || exact;
     return make_random_model(args, 7, options);
   }
 
@@ -143,6 +147,64 @@ class CudaNativeTest : public testing::Test {
         of_stock / static_cast<double>(native.size()));
   }
 
+  // The logits behind a prompt that is read in pieces, each beside a piece of
+  // another text where `others` says so; then behind two more tokens.
+  static std::vector<mx::array> read_in_pieces(
+      const Model& model,
+      const std::vector<int>& pieces,
+      bool others) {
+    std::vector<mx::array> logits;
+    auto cache = model.make_cache();
+    auto other = model.make_cache();
+    int position = 0;
+    const auto step = [&](int length, int other_length) {
+      std::vector<int> tokens;
+      std::vector<Segment> segments;
+      if (others) {
+        segments.push_back({.cache = other, .length = other_length});
+        for (int i = 0; i < other_length; ++i) {
+          tokens.push_back((i * 19 + position) % 1000);
+        }
+      }
+      segments.push_back({.cache = cache, .length = length});
+      for (int i = 0; i < length; ++i) {
+        tokens.push_back(position++ * 37 % 1000);
+      }
+      const int last = static_cast<int>(tokens.size()) - 1;
+      logits.push_back(
+          model.forward({ids(tokens), segments, std::vector<int>{last}}));
+      logits.back().eval();
+    };
+    for (const int length : pieces) {
+      step(length, 70);
+    }
+    logits.erase(logits.begin(), logits.end() - 1);
+    step(1, 1);
+    step(1, 9);
+    return logits;
+  }
+
+  static void expect_same_bits(const ModelArgs& args) {
+    const auto model = make(
+        args,
+        mx::Device(mx::Device::gpu),
+        Kernels::native,
+        /* exact */ true);
+    const auto expected = read_in_pieces(model, {1100}, /* others */ false);
+    for (const bool others : {false, true}) {
+      for (const auto& pieces : std::vector<std::vector<int>>{
+               {1100}, {1, 1099}, {64, 500, 1, 535}}) {
+        const auto got = read_in_pieces(model, pieces, others);
+        ASSERT_EQ(got.size(), expected.size());
+        for (std::size_t i = 0; i < got.size(); ++i) {
+          EXPECT_TRUE(mx::array_equal(got[i], expected[i]).item<bool>())
+              << pieces.size() << " pieces, step " << i << ", others "
+              << others;
+        }
+      }
+    }
+  }
+
   static void quantize(ModelArgs& args, int bits, int group) {
     args.quantization = QuantizationConfig{
         .format = {QuantMode::affine, bits, group}, .modules = {}};
@@ -169,6 +231,20 @@ TEST_F(CudaNativeTest, DenseWithBiases) {
   auto args = shape_of("qwen2", "");
   quantize(args, 4, 64);
   compare(args);
+}
+
+TEST_F(CudaNativeTest, ExactIsTheSameInAnyCompany) {
+  auto args = shape_of("qwen3", "");
+  expect_same_bits(args);
+  quantize(args, 4, 64);
+  expect_same_bits(args);
+  auto sparse = shape_of(
+      "qwen3_moe",
+      R"(, "num_experts": 8, "num_experts_per_tok": 2,
+      "moe_intermediate_size": 128, "decoder_sparse_step": 1,
+      "mlp_only_layers": [], "norm_topk_prob": true)");
+  quantize(sparse, 4, 64);
+  expect_same_bits(sparse);
 }
 
 TEST_F(CudaNativeTest, SparseInFourBits) {

@@ -171,7 +171,7 @@ bool takes_attention(
   if (!type || (form.q_norm == nullptr) != (form.k_norm == nullptr)) {
     return false;
   }
-  return many
+  return many || runtime.exact
       ? supports_prefill(
             runtime.launcher,
             *type,
@@ -196,7 +196,8 @@ mx::array attention_op(
     }
   }
   std::vector<Part> parts;
-  bool decodes = true;
+  // The kernel for one position adds up in another order.
+  bool decodes = !runtime->exact;
   for (const auto& segment : segments) {
     decodes = decodes && segment.length == 1;
     parts.push_back({segment.batch, segment.length, segment.offset});

@@ -59,7 +59,8 @@ class LinearPrimitive final : public CudaPrimitive {
     const Launcher& launcher = runtime()->launcher;
     const bool by_warpgroups =
         supports_warpgroup_gemm(launcher, layout_, args.type);
-    if (args.num_rows <=
+    if (runtime()->exact ||
+        args.num_rows <=
             (by_warpgroups ? kMaxRowsBeforeWarpgroups : kMaxGemvRows) ||
         !supports_gemm(launcher, layout_, args.type)) {
       gemv(operands.launcher(), args);
@@ -178,7 +179,8 @@ bool takes_rows(const mx::array& x, const Matrix& w, bool gated) {
   // As large as it gets: with a norm, of which only the presence is looked at.
   const GemvArgs largest{
       .layout = layout, .type = *type, .norm = &layout, .gated = gated};
-  return n_rows <= static_cast<std::size_t>(most) &&
+  return (w.blocks->runtime->exact ||
+          n_rows <= static_cast<std::size_t>(most)) &&
       fits_gemv(launcher, largest) && w.blocks->num_matrices == 0 &&
       (!gated || can_gate(layout)) &&
       (!layout.is_plain() || layout.type == *type);

@@ -19,7 +19,11 @@ std::optional<std::string> why_unavailable() {
   return "built without them";
 }
 
-std::shared_ptr<Runtime> make_runtime() {
+std::shared_ptr<Runtime> make_runtime(bool) {
+  fail();
+}
+
+bool is_exact(const Runtime&) {
   fail();
 }
 

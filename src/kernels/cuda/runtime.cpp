@@ -45,11 +45,12 @@ std::optional<std::string> why_unavailable() {
   return std::nullopt;
 }
 
-std::shared_ptr<Runtime> make_runtime() {
+std::shared_ptr<Runtime> make_runtime(bool exact) {
   if (const auto reason = why_unavailable()) {
     throw Error("CUDA kernels: " + *reason);
   }
   auto runtime = std::make_shared<Runtime>();
+  runtime->exact = exact;
   int major = 0;
   check(cudaGetDevice(&runtime->device), "device");
   const auto attribute = [&](cudaDeviceAttr which) {
@@ -66,6 +67,10 @@ std::shared_ptr<Runtime> make_runtime() {
       .has_warpgroups = major == 9 && has_warpgroup_code()};
   runtime->pool = make_device_pool();
   return runtime;
+}
+
+bool is_exact(const Runtime& runtime) {
+  return runtime.exact;
 }
 
 unsigned* Runtime::counters_of(cudaStream_t stream, std::size_t count) {

@@ -19,8 +19,10 @@ struct Runtime;
 /// Why these kernels cannot run here; nothing when they can.
 std::optional<std::string> why_unavailable();
 
-/// Throws Error when the kernels cannot run here.
-std::shared_ptr<Runtime> make_runtime();
+/// Throws Error when the kernels cannot run here. `exact`: what a row or a
+/// position gets does not depend, to the bit, on what is computed beside it.
+std::shared_ptr<Runtime> make_runtime(bool exact);
+bool is_exact(const Runtime& runtime);
 
 /// How the bytes of a matrix in blocks are to be read.
 struct Blocks {

@@ -14,7 +14,8 @@ namespace qwen3_mlx::cuda {
 
 struct Runtime {
   int device = 0;
-  Launcher launcher; ///< Without a stream: that is the operation's.
+  bool exact = false; ///< make_runtime()'s
+  Launcher launcher;  ///< Without a stream: that is the operation's.
   std::shared_ptr<DevicePool> pool;
 
   /// Counters that are zero whenever no kernel runs, one array a stream: those

@@ -71,7 +71,9 @@ class SparsePrimitive final : public CudaPrimitive {
         .num_experts = num_experts_};
     gate_up.norm = operands.input(inputs[2]);
     gate_up.norm_eps = eps_;
-    if (pairs_sorted(launch, gate_up, down)) {
+    if (runtime()->exact) {
+      run_one_by_one(launch, experts, gate_up, down);
+    } else if (pairs_sorted(launch, gate_up, down)) {
       run_grouped(operands, launch, experts, gate_up, down);
     } else {
       gate_up.rows_per_x = top_k_;
@@ -104,6 +106,30 @@ class SparsePrimitive final : public CudaPrimitive {
     return gate_up.num_rows >= min_grouped_pairs(launcher, num_experts_) &&
         supports_gemm(launcher, gate_up_, gate_up.type) &&
         supports_gemm(launcher, down_, down.type);
+  }
+
+  // How a product is cut depends on the number of pairs: here it is one
+  // token's.
+  void run_one_by_one(
+      const Launcher& launcher,
+      const std::uint32_t* experts,
+      GemvArgs gate_up,
+      GemvArgs down) const {
+    const int n = gate_up.num_rows / top_k_;
+    const auto bytes = [&](int count) {
+      return static_cast<std::size_t>(count) * size_of(gate_up.type);
+    };
+    gate_up.num_rows = down.num_rows = gate_up.rows_per_x = top_k_;
+    for (int token = 0; token < n; ++token) {
+      gate_up.experts = down.experts = experts + token * top_k_;
+      gemv(launcher, gate_up);
+      gemv(launcher, down);
+      gate_up.x = static_cast<const char*>(gate_up.x) + bytes(gate_up_.cols);
+      gate_up.y =
+          static_cast<char*>(gate_up.y) + bytes(top_k_ * gate_up_.rows / 2);
+      down.x = gate_up.y;
+      down.y = static_cast<char*>(down.y) + bytes(top_k_ * down_.rows);
+    }
   }
 
   // Each expert's rows after each other, so that its matrices are read once.
