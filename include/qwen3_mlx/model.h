@@ -38,10 +38,10 @@ struct LoadOptions {
   /// quantized weights; else they are rounded to int8 for each group, which is
   /// two to three times as fast and may turn a token that wins narrowly
   /// (benchmarks/quality: under 2 % of the default model's greedy tokens,
-  /// perplexity unchanged to 0.1 %). On an NVIDIA GPU: what a text gets does not
-  /// depend, to the bit, on what is computed beside it or how its prompt is cut;
-  /// else products of more than 5 rows are cut by their number. Steps are then
-  /// not recorded, and many rows are multiplied eight at a time.
+  /// perplexity unchanged to 0.1 %). On an NVIDIA GPU: what a text gets does
+  /// not depend, to the bit, on what is computed beside it or how its prompt is
+  /// cut; else products of more than 5 rows are cut by their number. Steps are
+  /// then not recorded, and many rows are multiplied eight at a time.
   bool exact = false;
   /// Native kernels on the CPU: threads; 0 is one a physical core.
   int threads = 0;
