@@ -49,7 +49,8 @@ nlohmann::ordered_json system_info() {
   info["default_device"] =
       mlx::core::default_device() == mlx::core::Device::gpu ? "gpu" : "cpu";
   if (has_gpu) {
-    for (const auto& entry : mlx::core::device_info(mlx::core::Device::gpu)) {
+    const mlx::core::Device gpu = mlx::core::Device::gpu;
+    for (const auto& entry : mlx::core::device_info(gpu)) {
       std::visit(
           [&](const auto& value) { info["gpu_" + entry.first] = value; },
           entry.second);

@@ -73,8 +73,9 @@ std::string in_mib(std::size_t n_bytes) {
 } // namespace
 
 std::size_t free_memory(const Model& model) {
-  if (model.device() == mx::Device::gpu) {
-    const auto& info = mx::device_info(model.device());
+  const mx::Device device = model.device();
+  if (device == mx::Device::gpu) {
+    const auto& info = mx::device_info(device);
     const auto total = info.find("memory_size");
     if (total != info.end() &&
         std::holds_alternative<std::size_t>(total->second)) {
