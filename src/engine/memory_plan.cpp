@@ -54,14 +54,13 @@ std::size_t host_memory() {
 // over for what lives at once, and the logits with what sampling makes of them;
 // logits of a second step where it begins before they are done with.
 std::size_t workspace_bytes(const ModelArgs& args, const StepLimits& limits) {
-  const auto rows =
-      static_cast<std::size_t>(limits.max_step_tokens + limits.max_running);
-  const auto width = static_cast<std::size_t>(
-      3 * args.hidden_size + 3 * args.intermediate_size +
-      (args.num_attention_heads + 2 * args.num_key_value_heads) *
-          args.head_dim);
-  const auto logits = static_cast<std::size_t>(limits.max_running) *
-      static_cast<std::size_t>(args.vocab_size);
+  const auto wide = [](int n) { return static_cast<std::size_t>(n); };
+  const auto rows = wide(limits.max_step_tokens) + wide(limits.max_running);
+  const auto num_heads =
+      wide(args.num_attention_heads) + 2 * wide(args.num_key_value_heads);
+  const auto width = 3 * wide(args.hidden_size) +
+      3 * wide(args.intermediate_size) + num_heads * wide(args.head_dim);
+  const auto logits = wide(limits.max_running) * wide(args.vocab_size);
   const std::size_t copies = limits.goes_ahead ? 5 : 4;
   return sizeof(float) * (2 * rows * width + copies * logits);
 }

@@ -67,7 +67,7 @@ class Scheduler {
   void check_fits(std::int64_t num_prompt, std::int64_t max_tokens) const;
   /// Puts a sequence in line. Throws as check_fits does, and for an id that is
   /// in use.
-  void add(NewSequence sequence);
+  void add(NewSequence added);
   /// What the next step is to do. Views in the plan hold until the next call
   /// of anything that changes the scheduler, commit() apart.
   StepPlan plan(TimePoint now);
