@@ -40,7 +40,7 @@ def make_requests(count, longest, seed):
 
 
 def ask(server, body):
-    status, _, text = server.request("POST", "/v1/completions", body)
+    status, _, text = server.request("POST", "/v1/completions", body, timeout=1800)
     if status != 200:
         return status, text.decode()
     choice = json.loads(text)["choices"][0]
@@ -91,6 +91,8 @@ def main():
                              (body["max_tokens"], together[place], solo[place]))
                 foreign = [c for c in canaries if c != canary and c in together[place][1]]
                 checks.check(not foreign, f"round {number} request {place} knows {foreign}")
+            print(f"round {number + 1} of {arguments.rounds}: "
+                  f"{sum(a == b for a, b in zip(together, solo))} of {len(solo)} alike", flush=True)
         deadline = time.time() + 20
         while time.time() < deadline and server.metric("sequences_running"):
             time.sleep(0.1)
