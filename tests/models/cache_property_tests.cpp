@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // However a sequence is fed, its logits are the same: at once, in chunks,
 // token by token, beside others, or from a saved cache.
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include <gtest/gtest.h>
 
 #include <thread>
+
+#if defined(__GLIBC__) // which the headers above define
+#include <malloc.h>
+#endif
 
 #include "models/property_cases.h"
 #include "qwen3_mlx/error.h"
