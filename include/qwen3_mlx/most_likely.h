@@ -16,6 +16,8 @@ struct MostLikely {
   mx::array told;
 };
 
+/// Which rows hold neither NaN nor infinity: logits [n, V] -> [n] bool.
+mx::array finite_rows(const mx::array& logits, mx::StreamOrDevice s = {});
 /// logits [n, V] of any float type.
 MostLikely most_likely(const mx::array& logits, mx::StreamOrDevice s = {});
 /// `told` of ids that were chosen otherwise.

@@ -89,9 +89,6 @@ std::uint64_t random_seed();
 /// Log-probabilities: logits [R, V] -> [R, V] float32.
 mx::array log_softmax(const mx::array& logits, mx::StreamOrDevice s = {});
 
-/// Which rows hold neither NaN nor infinity: logits [R, V] -> [R] bool.
-mx::array finite_rows(const mx::array& logits, mx::StreamOrDevice s = {});
-
 // The filters take log-probabilities [R, V] float32 and set those of dropped
 // tokens to -infinity.
 

@@ -155,28 +155,6 @@ mx::array log_softmax(const mx::array& logits, mx::StreamOrDevice s) {
   return mx::subtract(wide, mx::logsumexp(wide, -1, /* keepdims */ true, s), s);
 }
 
-mx::array finite_rows(const mx::array& logits, mx::StreamOrDevice s) {
-  // One NaN or infinity makes the sum one; 150 thousand finite logits do not
-  // reach float32's end, which is bfloat16's too.
-  const auto wide =
-      logits.dtype() == mx::bfloat16 ? logits : to_float32(logits, s);
-  return mx::isfinite(mx::sum(wide, -1, /* keepdims */ false, s), s);
-}
-
-mx::array
-told_of(const mx::array& ids, const mx::array& logits, mx::StreamOrDevice s) {
-  return mx::stack(
-      {mx::astype(ids, mx::uint32, s),
-       mx::astype(finite_rows(logits, s), mx::uint32, s)},
-      0,
-      s);
-}
-
-MostLikely most_likely(const mx::array& logits, mx::StreamOrDevice s) {
-  const auto ids = ops::arg_max(logits, s);
-  return {ids, told_of(ids, logits, s)};
-}
-
 mx::array sample_inverse_cdf(
     const mx::array& log_probs,
     const mx::array& draws,

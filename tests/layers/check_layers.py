@@ -51,6 +51,7 @@ PUBLIC = {
     "error.h": "base",
     "config.h": "base",
     "matrix.h": "kernels",
+    "most_likely.h": "kernels",
     "quant_format.h": "kernels",
     "quantization.h": "kernels",
     "tokenizer.h": "tokenizer",
