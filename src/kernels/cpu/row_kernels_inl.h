@@ -155,6 +155,11 @@ void quantize_rows(
   auto* second_codes =
       reinterpret_cast<std::int8_t*>(to + layout.second_codes_at());
   std::int32_t num_fine = 0;
+  std::int8_t rests[kMostBlockRows][kMostGroupCols]; // second codes of a group
+  const std::int8_t* rest_of[kMostBlockRows];
+  for (std::size_t idx = 0; idx < kMostBlockRows; ++idx) {
+    rest_of[idx] = rests[idx];
+  }
   float fine_above[kMostBlockRows];
   for (std::size_t row = 0; row < num_rows; ++row) {
     F32 squares = set1(0);
@@ -167,6 +172,7 @@ void quantize_rows(
   }
   for (std::size_t group = 0; group < layout.num_groups(); ++group) {
     const std::size_t begin = group * group_cols;
+    int num_rests = 0;
     for (std::size_t row = 0; row < num_rows; ++row) {
       const float* const from = x[row] + begin;
       F32 largest = set1(0);
@@ -189,7 +195,7 @@ void quantize_rows(
       if (most > fine_above[row]) {
         const float fine_scale = scale / static_cast<float>(kFineSteps);
         const std::int32_t second_sum =
-            round_rest_of_group(from, layout.group, inverse, second_codes);
+            round_rest_of_group(from, layout.group, inverse, rests[num_rests]);
         scaled_sum = __builtin_fmaf(
             fine_scale, static_cast<float>(second_sum), scaled_sum);
         fine[num_fine++] = {
@@ -197,12 +203,18 @@ void quantize_rows(
             static_cast<std::int32_t>(row),
             second_sum,
             fine_scale};
-        second_codes += group_cols;
+        ++num_rests;
       }
       const std::size_t at = group * num_rows + row;
       scales[at] = scale;
       sums[at] = scaled_sum;
       code_sums[at] = code_sum;
+    }
+    for (int first = 0; first < num_rests; first += kMostFineRun) {
+      const int left = num_rests - first;
+      const int count = left < kMostFineRun ? left : kMostFineRun;
+      interleave_codes(rest_of + first, count, layout.group, second_codes);
+      second_codes += count * layout.group;
     }
   }
   std::memcpy(to + layout.num_fine_at(), &num_fine, sizeof(num_fine));
