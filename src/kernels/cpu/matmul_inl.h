@@ -261,9 +261,10 @@ tile_rows(const MatmulJob& job, int tile_idx, int first_row, F32* acc) {
 }
 
 // Asks for what the sums will meet, and where they go: rows lie apart, and
-// nothing tells the processor of them before.
+// nothing tells the processor of them before. Must be inlined: GCC drops calls
+// of functions that do nothing but fetch.
 template <int num_rows>
-inline void
+QWEN3_MLX_INLINE void
 fetch_outputs(const MatmulJob& job, int first_row, std::size_t first) {
   for (int m = 0; m < num_rows; ++m) {
     if (job.residual != nullptr) {
