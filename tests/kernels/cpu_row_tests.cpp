@@ -147,8 +147,8 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
     x[300] = 40.0F;                    // stands out: its group is fine
     expect_same_everywhere([&](const KernelTable& kernels) {
       std::vector<std::byte> row(layout.n_bytes());
-      const float* const from = x.data();
-      kernels.quantize_rows(&from, layout, row.data());
+      const void* const from = x.data();
+      kernels.quantize_rows(&from, Float::f32, layout, row.data());
       const auto groups = layout.num_groups();
       const std::byte* const scales = row.data() + layout.scales_at();
       std::int32_t num_fine;
@@ -200,10 +200,10 @@ TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
   const QuantizedLayout together{cols, group, 3};
   const QuantizedLayout one{cols, group};
   expect_same_everywhere([&](const KernelTable& kernels) {
-    const float* const rows[] = {
+    const void* const rows[] = {
         x.data(), x.data() + cols, x.data() + 2 * cols};
     std::vector<std::byte> block(together.n_bytes());
-    kernels.quantize_rows(rows, together, block.data());
+    kernels.quantize_rows(rows, Float::f32, together, block.data());
     std::vector<FineGroup> fine(3);
     std::memcpy(
         fine.data(),
@@ -216,7 +216,7 @@ TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
     EXPECT_EQ(fine[2].row, 1);
     for (std::size_t row = 0; row < 3; ++row) {
       std::vector<std::byte> alone(one.n_bytes());
-      kernels.quantize_rows(&rows[row], one, alone.data());
+      kernels.quantize_rows(&rows[row], Float::f32, one, alone.data());
       for (std::size_t col = 0; col < cols; ++col) {
         EXPECT_EQ(block[(col / 4 * 3 + row) * 4 + col % 4], alone[col]);
       }

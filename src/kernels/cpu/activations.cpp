@@ -140,15 +140,24 @@ Activations::Activations(
     const int count = rows_of(block, block_rows_, num_rows);
     std::byte* const to =
         data_.get() + static_cast<std::size_t>(block) * block_bytes;
+    std::array<const void*, kMostBlockRows> rows;
+    if (!norm) {
+      for (int m = 0; m < count; ++m) {
+        const auto idx = static_cast<std::size_t>(m);
+        rows[idx] = x.row(static_cast<std::size_t>(block * block_rows_) + idx);
+      }
+      kernels.quantize_rows(rows.data(), x.type, {w.cols, w.group, count}, to);
+      return;
+    }
     const auto floats =
         make_scratch<float>(static_cast<std::size_t>(count) * padded);
-    std::array<const float*, kMostBlockRows> rows;
     for (int m = 0; m < count; ++m) {
       const auto idx = static_cast<std::size_t>(m);
       prepare(block * block_rows_ + m, floats.get() + idx * padded);
       rows[idx] = floats.get() + idx * padded;
     }
-    kernels.quantize_rows(rows.data(), {w.cols, w.group, count}, to);
+    kernels.quantize_rows(
+        rows.data(), Float::f32, {w.cols, w.group, count}, to);
   });
 }
 

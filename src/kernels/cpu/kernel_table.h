@@ -206,10 +206,10 @@ struct KernelTable {
       const void* weight,
       Float weight_type,
       float eps);
-  /// Makes a block of layout.num_rows rows, each of which holds zeros beyond
-  /// `layout.cols`.
+  /// Makes a block of layout.num_rows rows of `type`.
   void (*quantize_rows)(
-      const float* const* x,
+      const void* const* x,
+      Float type,
       const QuantizedLayout& layout,
       std::byte* to);
   /// Quantizes a group of `count` floats, a multiple of 16 up to kMaxHeadDim,
