@@ -200,8 +200,7 @@ TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
   const QuantizedLayout together{cols, group, 3};
   const QuantizedLayout one{cols, group};
   expect_same_everywhere([&](const KernelTable& kernels) {
-    const void* const rows[] = {
-        x.data(), x.data() + cols, x.data() + 2 * cols};
+    const void* const rows[] = {x.data(), x.data() + cols, x.data() + 2 * cols};
     std::vector<std::byte> block(together.n_bytes());
     kernels.quantize_rows(rows, Float::f32, together, block.data());
     std::vector<FineGroup> fine(3);

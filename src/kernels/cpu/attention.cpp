@@ -132,7 +132,8 @@ class Step {
     for (int token = 0; token < unit.count; ++token) {
       const int row = unit.base + unit.first + token;
       if (token + 1 < unit.count) {
-        fetch(head_of(args_.queries, row + 1, unit.kv_head * group()),
+        fetch(
+            head_of(args_.queries, row + 1, unit.kv_head * group()),
             dim * group_size * size_of(args_.queries.type));
       }
       const SeenKeys keys = seen_by(

@@ -93,8 +93,8 @@ struct QuantizedLayout {
 
 /// Rows of the fine groups at `fine` that form a run, of at most `num_fine`.
 QWEN3_MLX_INLINE int fine_run(const FineGroup* fine, std::ptrdiff_t num_fine) {
-  const auto most = num_fine < kMostFineRun ? static_cast<int>(num_fine)
-                                            : kMostFineRun;
+  const auto most =
+      num_fine < kMostFineRun ? static_cast<int>(num_fine) : kMostFineRun;
   int count = 1;
   while (count < most && fine[count].group == fine->group) {
     ++count;

@@ -163,8 +163,7 @@ inline float fine_bound(const void* x, int cols, const void* next) {
     const F32 v = load_any(x, type, at);
     squares = fma(v, v, squares);
   }
-  return kFineRatio *
-      __builtin_sqrtf(sum(squares) / static_cast<float>(cols));
+  return kFineRatio * __builtin_sqrtf(sum(squares) / static_cast<float>(cols));
 }
 
 template <Float type>
