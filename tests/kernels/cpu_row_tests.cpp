@@ -189,6 +189,60 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
   }
 }
 
+// Second codes of a group lie four rows side by side, the rest after them.
+TEST(CpuRows, SecondCodesLieInRuns) {
+  const int group = 32;
+  const std::size_t num_rows = 6;
+  auto x = random_floats(num_rows * 64, 95);
+  std::vector<const void*> rows;
+  for (std::size_t row = 0; row < num_rows; ++row) {
+    x[row * 64 + 40] = 40.0F; // group 1
+    rows.push_back(x.data() + row * 64);
+  }
+  const QuantizedLayout together{64, group, num_rows};
+  const QuantizedLayout one{64, group};
+  for (const KernelTable* kernels : available_kernels()) {
+    std::vector<std::byte> block(together.n_bytes());
+    kernels->quantize_rows(rows.data(), Float::f32, together, block.data());
+    for (std::size_t row = 0; row < num_rows; ++row) {
+      std::vector<std::byte> alone(one.n_bytes());
+      kernels->quantize_rows(&rows[row], Float::f32, one, alone.data());
+      const std::size_t run = row / kMostFineRun * kMostFineRun;
+      const std::size_t run_rows =
+          std::min<std::size_t>(kMostFineRun, num_rows - run);
+      for (std::size_t col = 0; col < group; ++col) {
+        EXPECT_EQ(
+            block
+                [together.second_codes_at() + run * group +
+                 (col / 4 * run_rows + row - run) * 4 + col % 4],
+            alone[one.second_codes_at() + col])
+            << kernels->name << " row " << row << " column " << col;
+      }
+    }
+  }
+}
+
+// Rows of 16 bits are quantized as their float32 values are.
+TEST(CpuRows, RowsOfEveryTypeAreQuantizedAlike) {
+  const QuantizedLayout layout{192, 64, 2};
+  auto values = random_floats(2 * 192, 97);
+  values[5] = 40.0F;
+  for (const Float type : {Float::f16, Float::bf16}) {
+    const auto stored = encode(values, type);
+    const auto floats = decode(stored.data(), type, values.size());
+    const void* const narrow[] = {
+        stored.data(), stored.data() + 192 * size_of(type)};
+    const void* const wide[] = {floats.data(), floats.data() + 192};
+    for (const KernelTable* kernels : available_kernels()) {
+      std::vector<std::byte> block(layout.n_bytes());
+      std::vector<std::byte> expected(layout.n_bytes());
+      kernels->quantize_rows(narrow, type, layout, block.data());
+      kernels->quantize_rows(wide, Float::f32, layout, expected.data());
+      EXPECT_EQ(block, expected) << kernels->name;
+    }
+  }
+}
+
 // A block of several rows holds what blocks of one row do.
 TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
   const int cols = 192;
