@@ -42,7 +42,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("modes", nargs="*", default=["exact", "int8"])
     parser.add_argument("--json", help="write the figures here")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     reference = json.loads((make_reference.HERE / "reference.json").read_text())
     tokenizer, _ = make_reference.tokenizer_and_model()
     news = make_reference.sequences(tokenizer)
