@@ -184,12 +184,39 @@ void rms_norm(
     int cols,
     void* out);
 
+/// How a cache keeps keys and values: as elements, or in codes with a scale
+/// and a bias for each group of a head's dimensions.
+struct KvForm {
+  int bits = 0; ///< 0: elements.
+  int group = 0;
+
+  bool is_quantized() const {
+    return bits != 0;
+  }
+};
+
+/// Capacities of quantized caches are multiples of that.
+inline constexpr int kQuantizedCapacity = 16;
+
+/// Whether the kernels know that form.
+constexpr bool is_supported(const KvForm& kv) {
+  return kv.bits == 0 ||
+      ((kv.bits == 4 || kv.bits == 8) && (kv.group == 32 || kv.group == 64));
+}
+
 /// One sequence of a decode step.
 struct DecodeSequence {
-  void* keys; ///< [num_kv_heads, capacity, head_dim]
-  void* values;
-  int capacity;
-  int offset; ///< Positions held before this one.
+  void* keys = nullptr; ///< [num_kv_heads, capacity, head_dim]
+  void* values = nullptr;
+  int capacity = 0;
+  int offset = 0; ///< Positions held before this one.
+  /// Of codes: [num_kv_heads, capacity, head_dim / group].
+  void* key_scales = nullptr;
+  void* key_biases = nullptr;
+  void* value_scales = nullptr;
+  void* value_biases = nullptr;
+
+  bool operator==(const DecodeSequence&) const = default;
 };
 
 /// The sequences of a step in the GPU's memory, for launches that are recorded
@@ -219,9 +246,18 @@ struct DecodeAttentionArgs {
   const float* periods = nullptr; ///< [head_dim / 2]
   float* workspace = nullptr;     ///< decode_workspace() floats.
   unsigned* counters = nullptr;   ///< n * num_kv_heads zeros, and left so.
+  KvForm kv;
 };
 
-bool supports_decode(Float type, int num_heads, int num_kv_heads, int head_dim);
+/// Of launches whose first argument are DecodeAttentionArgs.
+inline constexpr const char* attention_name = "attention";
+
+bool supports_decode(
+    Float type,
+    int num_heads,
+    int num_kv_heads,
+    int head_dim,
+    const KvForm& kv = {});
 
 /// Floats of workspace for those sequences.
 std::size_t decode_workspace(
