@@ -40,14 +40,26 @@ struct KeyValues {
 /// Makes an evaluated array whose elements may be anything.
 using MakeArray = std::function<mx::array(const mx::Shape&, mx::Dtype)>;
 
+/// How a cache quantizes positions (mode affine).
+struct KVQuantization {
+  int bits = 0; ///< 0: not at all.
+  int group_size = 0;
+
+  bool operator==(const KVQuantization&) const = default;
+};
+
 /// Keys and values [B, n_kv_heads, capacity, head_dim] with room for positions
 /// from `offset` on, which an operation on an NVIDIA GPU writes in place.
+/// Quantized ones are codes [..., head_dim * bits / 32] of uint32.
 struct WritableKeyValues {
   mx::array keys;
   mx::array values;
   int offset;
   /// The operation that wrote in place last, when one did.
   std::optional<mx::array> after;
+  /// Of quantized ones, [..., head_dim / group_size] each: the scales of keys,
+  /// their biases, and both of values.
+  std::vector<mx::array> scales;
 };
 
 /// How queries look at the cache.
@@ -88,6 +100,11 @@ class KVStore {
   virtual cpu::KvAppend
   append(const cpu::KvShape& shape, int batch, int length);
   virtual void written_by(const mx::array& attention);
+  /// How append_in_place() keeps positions; nothing when the cache has no such
+  /// form.
+  virtual std::optional<KVQuantization> in_place_form() const {
+    return std::nullopt;
+  }
   /// Makes room for new keys and values `shape` [B, n_kv_heads, L, head_dim],
   /// by `make` where more is needed, and counts them as held. Nothing when the
   /// cache is not of that type or has no such form. Then as append().

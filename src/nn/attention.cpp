@@ -174,6 +174,16 @@ Attention::attend_natively(const mx::array& qkv, const LayerStep& step) const {
 std::optional<mx::array>
 Attention::attend_on_cuda(const mx::array& qkv, const LayerStep& step) const {
   const auto& blocks = o_proj.blocks();
+  if (!blocks || step.segments.empty()) {
+    return std::nullopt;
+  }
+  const auto store_of = [&](const Segment& segment) -> KVStore& {
+    return segment.cache[static_cast<std::size_t>(step.layer_idx)].store();
+  };
+  const auto kept = store_of(step.segments.front()).in_place_form();
+  if (!kept) {
+    return std::nullopt;
+  }
   const cuda::AttentionForm form{
       .n_heads = n_heads,
       .n_kv_heads = n_kv_heads,
@@ -182,18 +192,16 @@ Attention::attend_on_cuda(const mx::array& qkv, const LayerStep& step) const {
       .window = sliding_window,
       .q_norm = q_norm ? &q_norm->weight : nullptr,
       .k_norm = k_norm ? &k_norm->weight : nullptr,
-      .norm_eps = q_norm ? q_norm->eps : 0.0f};
+      .norm_eps = q_norm ? q_norm->eps : 0.0f,
+      .kv_bits = kept->bits,
+      .kv_group = kept->group_size};
   const bool many = std::ranges::any_of(
       step.segments, [](const Segment& each) { return each.length > 1; });
-  if (!blocks || step.segments.empty() ||
-      (is_one_long_prompt(step.segments) &&
+  if ((is_one_long_prompt(step.segments) &&
        !cuda::is_exact(*blocks->runtime)) ||
       !cuda::takes_attention(qkv, form, many, *blocks->runtime)) {
     return std::nullopt;
   }
-  const auto store_of = [&](const Segment& segment) -> KVStore& {
-    return segment.cache[static_cast<std::size_t>(step.layer_idx)].store();
-  };
   const auto periods_of = [&](const Segment& segment) {
     return rope.periods_array(segment.prompt_length.value_or(
         store_of(segment).offset() + segment.length));
@@ -201,7 +209,7 @@ Attention::attend_on_cuda(const mx::array& qkv, const LayerStep& step) const {
   const auto periods = periods_of(step.segments.front());
   const bool alike =
       std::ranges::all_of(step.segments, [&](const Segment& segment) {
-        return store_of(segment).kind() == "growing" &&
+        return store_of(segment).in_place_form() == kept &&
             periods_of(segment).id() == periods.id();
       });
   if (!alike) {
@@ -231,7 +239,8 @@ Attention::attend_on_cuda(const mx::array& qkv, const LayerStep& step) const {
          segment.batch,
          segment.length,
          room->offset,
-         std::move(room->after)});
+         std::move(room->after),
+         std::move(room->scales)});
   }
   const auto out =
       cuda::attention_op(qkv, form, periods, parts, blocks->runtime);

@@ -30,6 +30,14 @@ int longest(const StepInput& step) {
   return longest;
 }
 
+std::optional<KVQuantization> in_place_form(const StepInput& step) {
+  if (step.segments.empty() || step.segments.front().cache.empty()) {
+    return std::nullopt;
+  }
+  const KVCache& first = step.segments.front().cache.front();
+  return first.store().in_place_form();
+}
+
 bool wants_all_rows(const StepInput& step) {
   if (!step.logits_rows) {
     return true;
@@ -54,13 +62,15 @@ DecodeReplay::DecodeReplay(const ModelArgs& args)
       n_kv_heads_(args.num_key_value_heads), head_dim_(args.head_dim) {}
 
 bool DecodeReplay::fits(const StepInput& step) const {
-  return has_lasting_rope_ && num_sequences(step) <= max_sequences &&
+  const auto kept = in_place_form(step);
+  return has_lasting_rope_ && kept && num_sequences(step) <= max_sequences &&
       wants_all_rows(step) &&
-      std::ranges::all_of(step.segments, [](const Segment& segment) {
+      std::ranges::all_of(step.segments, [&](const Segment& segment) {
            return segment.length == 1 &&
                std::ranges::all_of(segment.cache, [&](const KVCache& cache) {
                     return cache.offset() == segment.cache.front().offset() &&
-                        cache.offset() > 0;
+                        cache.offset() > 0 &&
+                        cache.store().in_place_form() == kept;
                   });
          });
 }
@@ -84,9 +94,12 @@ mx::array DecodeReplay::forward(
   }
   const cuda::StepForm form{
       num_sequences(step), cuda::step_splits(longest(step))};
+  const auto kept = in_place_form(step).value();
   const Key key{
       form.num_sequences,
       form.max_splits,
+      kept.bits,
+      kept.group_size,
       mx::default_stream(mx::Device::gpu).index};
   std::shared_ptr<cuda::StepGraph> graph;
   bool records = false;
@@ -156,7 +169,9 @@ DecodeReplay::replay(cuda::StepGraph& graph, const StepInput& step) const {
         caches.after.push_back(std::move(*room->after));
       }
       caches.segments.push_back(
-          {std::move(room->keys), std::move(room->values)});
+          {std::move(room->keys),
+           std::move(room->values),
+           std::move(room->scales)});
     }
   }
   const auto logits = graph.replay(step.tokens, std::move(caches));

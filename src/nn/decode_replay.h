@@ -35,9 +35,9 @@ class DecodeReplay {
       const std::function<mx::array(const StepInput&)>& build);
 
  private:
-  // Sequences, parts of the longest one's positions, and MLX's stream: a graph
-  // has its own memory.
-  using Key = std::tuple<int, int, int>;
+  // Sequences, parts of the longest one's positions, bits of what caches hold
+  // and their groups, and MLX's stream: a graph has its own memory.
+  using Key = std::tuple<int, int, int, int, int>;
   struct Entry {
     int num_seen = 0; // before it was recorded
     std::shared_ptr<cuda::StepGraph> graph;

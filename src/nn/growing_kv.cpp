@@ -90,7 +90,7 @@ std::optional<WritableKeyValues> GrowingKV::append_in_place(
     is_owner_ = true;
   }
   offset_ = end;
-  return WritableKeyValues{*keys_, *values_, begin, last_write_};
+  return WritableKeyValues{*keys_, *values_, begin, last_write_, {}};
 }
 
 std::unique_ptr<KVStore> GrowingKV::copy() const {

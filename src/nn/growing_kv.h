@@ -19,6 +19,9 @@ class GrowingKV final : public KVStore {
   cpu::KvAppend
   append(const cpu::KvShape& shape, int batch, int length) override;
   void written_by(const mx::array& attention) override;
+  std::optional<KVQuantization> in_place_form() const override {
+    return KVQuantization{};
+  }
   std::optional<WritableKeyValues> append_in_place(
       const mx::Shape& shape,
       mx::Dtype dtype,

@@ -66,6 +66,7 @@ void QuantizedKV::use_blocks(const cpu::KvShape& shape, int batch) {
         " does not divide the model's head_dim of " +
         std::to_string(own.head_dim) + "; give 32");
   }
+  settle();
   const auto native = make_blocks(own, batch, tail_.keys.parts[1]);
   if (tail_length_ > 0) {
     auto keys = tail_.keys.contiguous(tail_length_);
@@ -102,7 +103,97 @@ QuantizedKV::append(const cpu::KvShape& shape, int batch, int length) {
   return append;
 }
 
+std::optional<KVQuantization> QuantizedKV::in_place_form() const {
+  if (start_ > 0) {
+    return std::nullopt;
+  }
+  return KVQuantization{bits_, group_size_};
+}
+
+int QuantizedKV::Packed::capacity() const {
+  return parts[0] ? parts[0]->shape(2) : 0;
+}
+
+void QuantizedKV::grow(
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    int capacity,
+    const MakeArray& make) {
+  const int n_groups = shape[3] / group_size_;
+  const std::array sizes{shape[3] * bits_ / 32, n_groups, n_groups};
+  settle();
+  for (Packed* packed : {&tail_.keys, &tail_.values}) {
+    for (std::size_t i = 0; i < packed->parts.size(); ++i) {
+      auto& part = packed->parts[i];
+      const auto fresh = make(
+          {shape[0], shape[1], capacity - tail_length_, sizes[i]},
+          i == 0 ? mx::uint32 : dtype);
+      part = tail_length_ == 0
+          ? fresh
+          : mx::concatenate({cut_positions(*part, 0, tail_length_), fresh}, 2);
+    }
+  }
+  is_owner_ = true;
+}
+
+std::optional<WritableKeyValues> QuantizedKV::append_in_place(
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    const MakeArray& make) {
+  if (native_ || !in_place_form() || shape[3] % group_size_ != 0) {
+    return std::nullopt;
+  }
+  const auto fits = [&](const Packed& packed) {
+    const auto& codes = *packed.parts[0];
+    return packed.parts[1]->dtype() == dtype && codes.shape(0) == shape[0] &&
+        codes.shape(1) == shape[1] && codes.shape(3) == shape[3] * bits_ / 32;
+  };
+  const bool is_empty = !tail_.keys.parts[0];
+  if (!is_empty && !(fits(tail_.keys) && fits(tail_.values))) {
+    return std::nullopt;
+  }
+  const int begin = tail_length_;
+  const int end = begin + shape[2];
+  if (is_empty || !is_owner_ || end > tail_.keys.capacity()) {
+    // Doubling keeps the copies of a long text few.
+    const int doubled = is_empty ? 0 : grown_capacity(2 * begin);
+    grow(shape, dtype, std::max(grown_capacity(end), doubled), make);
+  }
+  tail_length_ = end;
+  const auto& [keys, values] = tail_;
+  return WritableKeyValues{
+      *keys.parts[0],
+      *values.parts[0],
+      begin,
+      last_write_,
+      {*keys.parts[1], *keys.parts[2], *values.parts[1], *values.parts[2]}};
+}
+
+QuantizedKV::Tail QuantizedKV::settled() const {
+  is_owner_ = false;
+  if (!last_write_) {
+    return tail_;
+  }
+  std::vector<mx::array> held;
+  for (const Packed* packed : {&tail_.keys, &tail_.values}) {
+    for (const auto& part : packed->parts) {
+      held.push_back(*part);
+    }
+  }
+  held = mx::depends(held, {*last_write_});
+  return {{{held[0], held[1], held[2]}}, {{held[3], held[4], held[5]}}};
+}
+
+void QuantizedKV::settle() {
+  tail_ = settled();
+  last_write_.reset();
+}
+
 void QuantizedKV::written_by(const mx::array& attention) {
+  if (!native_) {
+    last_write_ = attention;
+    return;
+  }
   native_->last = attention;
   if (start_ > 0) {
     head_.written_by(attention);
@@ -110,6 +201,7 @@ void QuantizedKV::written_by(const mx::array& attention) {
 }
 
 std::unique_ptr<KVStore> QuantizedKV::copy() const {
+  is_owner_ = false;
   auto other = std::make_unique<QuantizedKV>(*this);
   other->use_arrays(); // blocks that are written have one owner
   other->head_.use_arrays();
@@ -119,6 +211,9 @@ std::unique_ptr<KVStore> QuantizedKV::copy() const {
 std::vector<mx::array> QuantizedKV::pending() const {
   if (native_) {
     return native_->pending();
+  }
+  if (last_write_) {
+    return {*last_write_};
   }
   return KVStore::pending();
 }
@@ -169,6 +264,7 @@ void QuantizedKV::write(Packed& packed, const mx::array& update) const {
 
 void QuantizedKV::push(const mx::array& keys, const mx::array& values) {
   use_arrays();
+  settle();
   const int L = keys.shape(2);
   const int n_dense = std::clamp(start_ - offset(), 0, L);
   if (n_dense > 0) {
@@ -267,7 +363,7 @@ std::optional<KeyValues> QuantizedKV::fetch() const {
   if (tail_length_ == 0) {
     return held;
   }
-  const Tail packed = native_ ? arrays_of(*native_) : tail_;
+  const Tail packed = native_ ? arrays_of(*native_) : settled();
   const auto dtype = packed.keys.parts[1]->dtype();
   KeyValues tail{
       dequantize(packed.keys, dtype), dequantize(packed.values, dtype)};
@@ -301,7 +397,7 @@ std::size_t QuantizedKV::n_bytes() const {
 std::vector<std::pair<std::string, mx::array>> QuantizedKV::state() const {
   auto arrays = head_.state();
   if (tail_length_ > 0) {
-    const Tail tail = native_ ? arrays_of(*native_) : tail_;
+    const Tail tail = native_ ? arrays_of(*native_) : settled();
     for (std::size_t i = 0; i < part_names.size(); ++i) {
       const std::string suffix = part_names[i];
       arrays.emplace_back("packed_keys" + suffix, *tail.keys.parts[i]);
@@ -324,6 +420,8 @@ void QuantizedKV::restore(
     const std::vector<std::pair<std::string, mx::array>>& state,
     const std::vector<std::pair<std::string, int>>& counters) {
   native_.reset();
+  last_write_.reset();
+  is_owner_ = false;
   const KVState saved(state, counters);
   head_.restore(state, counters);
   bits_ = saved.counter("bits", 4, 8);

@@ -21,6 +21,11 @@ class QuantizedKV final : public KVStore {
   cpu::KvAppend
   append(const cpu::KvShape& shape, int batch, int length) override;
   void written_by(const mx::array& attention) override;
+  std::optional<KVQuantization> in_place_form() const override;
+  std::optional<WritableKeyValues> append_in_place(
+      const mx::Shape& shape,
+      mx::Dtype dtype,
+      const MakeArray& make) override;
   mx::array attend(
       const mx::array& queries,
       const mx::array& keys,
@@ -61,6 +66,8 @@ class QuantizedKV final : public KVStore {
     Packed cut(int length) const;
     Packed contiguous(int length) const;
     Packed with_group_axis() const;
+    /// Positions it has room for.
+    int capacity() const;
     cpu::KvArrays memory();
   };
 
@@ -69,6 +76,16 @@ class QuantizedKV final : public KVStore {
     Packed keys;
     Packed values;
   };
+  /// Gives the tail room for `capacity` positions, in arrays of its own.
+  void grow(
+      const mx::Shape& shape,
+      mx::Dtype dtype,
+      int capacity,
+      const MakeArray& make);
+  /// The tail as it is after the last write in place, for MLX's operations.
+  Tail settled() const;
+  /// The same once and for all.
+  void settle();
   /// What the blocks hold as arrays, once all writing has ended.
   Tail arrays_of(const NativeBlocks& native) const;
   /// Moves the tail between the two forms.
@@ -87,6 +104,10 @@ class QuantizedKV final : public KVStore {
   GrowingKV head_;
   Tail tail_;
   int tail_length_ = 0;
+  // As in GrowingKV: the last operation on a GPU that writes to the tail in
+  // place, and whether no one else may hold its arrays.
+  std::optional<mx::array> last_write_;
+  mutable bool is_owner_ = false;
   /// Instead of the tail's arrays, once a CPU kernel has attended.
   std::optional<NativeBlocks> native_;
 };

@@ -73,6 +73,9 @@ struct AttentionForm {
   const mx::array* q_norm = nullptr; ///< [head_dim]
   const mx::array* k_norm = nullptr;
   float norm_eps = 0;
+  /// The caches hold codes of so many bits; 0: elements.
+  int kv_bits = 0;
+  int kv_group = 0; ///< That share a scale and a bias.
 };
 
 /// `length` new positions of each of `batch` sequences of one cache: keys and
@@ -86,6 +89,9 @@ struct CacheSegment {
   int offset;
   /// The operation that wrote to them last, unless that has run.
   std::optional<mx::array> after;
+  /// Of codes [..., head_dim * bits / 32]: scales of keys, their biases, and
+  /// both of values [..., head_dim / group].
+  std::vector<mx::array> scales;
 };
 
 /// Whether attention_op() takes that: one new position of each sequence, or

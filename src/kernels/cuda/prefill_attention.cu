@@ -384,12 +384,10 @@ __global__ void __launch_bounds__(kThreads, 2) flash_kernel(
   }
 }
 
-template <class T, int D>
-void start(
-    const Launcher& launcher,
-    const PrefillAttentionArgs& args,
-    std::span<const PrefillSequence> sequences) {
-  const int group = args.num_heads / args.num_kv_heads;
+// Calls `work` with some sequences at a time, their number, and the greatest
+// length of one of them.
+template <class Work>
+void in_launches(std::span<const PrefillSequence> sequences, const Work& work) {
   while (!sequences.empty()) {
     const auto count =
         std::min<std::size_t>(kSequencesPerLaunch, sequences.size());
@@ -400,28 +398,50 @@ void start(
     for (std::size_t idx = 0; idx < count; ++idx) {
       longest = std::max(longest, some.at[idx].length);
     }
-    launch(
-        launcher,
-        "append",
-        append_kernel<T, D>,
-        dim3(static_cast<unsigned>(longest), static_cast<unsigned>(count)),
-        kThreads,
-        0,
-        args,
-        some);
-    launch(
-        launcher,
-        "prefill",
-        flash_kernel<T, D>,
-        dim3(
-            static_cast<unsigned>((longest * group + kRows - 1) / kRows),
-            static_cast<unsigned>(args.num_kv_heads),
-            static_cast<unsigned>(count)),
-        kThreads,
-        shared_bytes<D>(),
-        args,
-        some);
+    work(some, static_cast<unsigned>(count), longest);
   }
+}
+
+template <class T, int D>
+void start_append(
+    const Launcher& launcher,
+    const PrefillAttentionArgs& args,
+    std::span<const PrefillSequence> sequences) {
+  in_launches(
+      sequences, [&](const Sequences& some, unsigned count, int longest) {
+        launch(
+            launcher,
+            "append",
+            append_kernel<T, D>,
+            dim3(static_cast<unsigned>(longest), count),
+            kThreads,
+            0,
+            args,
+            some);
+      });
+}
+
+template <class T, int D>
+void start_flash(
+    const Launcher& launcher,
+    const PrefillAttentionArgs& args,
+    std::span<const PrefillSequence> sequences) {
+  const int group = args.num_heads / args.num_kv_heads;
+  in_launches(
+      sequences, [&](const Sequences& some, unsigned count, int longest) {
+        launch(
+            launcher,
+            "prefill",
+            flash_kernel<T, D>,
+            dim3(
+                static_cast<unsigned>((longest * group + kRows - 1) / kRows),
+                static_cast<unsigned>(args.num_kv_heads),
+                count),
+            kThreads,
+            shared_bytes<D>(),
+            args,
+            some);
+      });
 }
 
 } // namespace
@@ -438,16 +458,37 @@ bool supports_prefill(
       static_cast<std::size_t>(launcher.shared_bytes) >= needed;
 }
 
-void prefill_attention(
+void append_positions(
     const Launcher& launcher,
     const PrefillAttentionArgs& args,
     std::span<const PrefillSequence> sequences) {
   const auto with_type = [&]<class T>(T) {
-    return args.head_dim == 64 ? start<T, 64>(launcher, args, sequences)
-                               : start<T, 128>(launcher, args, sequences);
+    return args.head_dim == 64
+        ? start_append<T, 64>(launcher, args, sequences)
+        : start_append<T, 128>(launcher, args, sequences);
   };
   return args.type == Float::f16 ? with_type(__half())
                                  : with_type(__nv_bfloat16());
+}
+
+void attend_positions(
+    const Launcher& launcher,
+    const PrefillAttentionArgs& args,
+    std::span<const PrefillSequence> sequences) {
+  const auto with_type = [&]<class T>(T) {
+    return args.head_dim == 64 ? start_flash<T, 64>(launcher, args, sequences)
+                               : start_flash<T, 128>(launcher, args, sequences);
+  };
+  return args.type == Float::f16 ? with_type(__half())
+                                 : with_type(__nv_bfloat16());
+}
+
+void prefill_attention(
+    const Launcher& launcher,
+    const PrefillAttentionArgs& args,
+    std::span<const PrefillSequence> sequences) {
+  append_positions(launcher, args, sequences);
+  attend_positions(launcher, args, sequences);
 }
 
 } // namespace qwen3_mlx::cuda

@@ -50,4 +50,14 @@ void prefill_attention(
     const PrefillAttentionArgs& args,
     std::span<const PrefillSequence> sequences);
 
+/// The two halves of it: what comes between may change what was appended.
+void append_positions(
+    const Launcher& launcher,
+    const PrefillAttentionArgs& args,
+    std::span<const PrefillSequence> sequences);
+void attend_positions(
+    const Launcher& launcher,
+    const PrefillAttentionArgs& args,
+    std::span<const PrefillSequence> sequences);
+
 } // namespace qwen3_mlx::cuda

@@ -79,22 +79,33 @@ void CudaPrimitive::eval_gpu(
 }
 
 void append_sequences(
-    void* keys,
-    void* values,
-    const mx::Shape& shape,
+    const mx::array& keys,
+    const mx::array& values,
+    std::span<const mx::array> scales,
     int offset,
     std::vector<DecodeSequence>& sequences) {
-  std::size_t n_bytes = 2;
-  for (int axis = 1; axis < 4; ++axis) {
-    n_bytes *= static_cast<std::size_t>(shape[axis]);
-  }
-  for (int idx = 0; idx < shape[0]; ++idx) {
-    const auto begin = n_bytes * static_cast<std::size_t>(idx);
-    sequences.push_back(
-        {static_cast<char*>(keys) + begin,
-         static_cast<char*>(values) + begin,
-         shape[2],
-         offset});
+  // Of one sequence's part of an array.
+  const auto part = [](const mx::array& of, int idx) -> void* {
+    std::size_t n_bytes = of.itemsize();
+    for (int axis = 1; axis < 4; ++axis) {
+      n_bytes *= static_cast<std::size_t>(of.shape(axis));
+    }
+    return static_cast<char*>(device_pointer(of)) +
+        n_bytes * static_cast<std::size_t>(idx);
+  };
+  for (int idx = 0; idx < keys.shape(0); ++idx) {
+    DecodeSequence sequence{
+        .keys = part(keys, idx),
+        .values = part(values, idx),
+        .capacity = keys.shape(2),
+        .offset = offset};
+    if (scales.size() == 4) {
+      sequence.key_scales = part(scales[0], idx);
+      sequence.key_biases = part(scales[1], idx);
+      sequence.value_scales = part(scales[2], idx);
+      sequence.value_biases = part(scales[3], idx);
+    }
+    sequences.push_back(sequence);
   }
 }
 

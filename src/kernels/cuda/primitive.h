@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/cuda/kernels.h"
@@ -78,12 +79,12 @@ class CudaPrimitive : public mx::UnaryPrimitive {
   std::shared_ptr<Runtime> runtime_;
 };
 
-/// Adds the sequences of keys and values [B, n_kv_heads, capacity, head_dim] of
-/// two-byte floats.
+/// Adds the sequences of keys and values [B, n_kv_heads, capacity, n]: elements,
+/// or codes with `scales` (CacheSegment).
 void append_sequences(
-    void* keys,
-    void* values,
-    const mx::Shape& shape,
+    const mx::array& keys,
+    const mx::array& values,
+    std::span<const mx::array> scales,
     int offset,
     std::vector<DecodeSequence>& sequences);
 

@@ -442,21 +442,18 @@ void Recorded::update_table(
   const auto n = static_cast<std::size_t>(form_.num_sequences);
   std::vector<DecodeSequence> table;
   table.reserve(num_layers_ * n);
-  for (const auto& [keys, values] : caches.segments) {
+  for (const auto& segment : caches.segments) {
     append_sequences(
-        device_pointer(keys),
-        device_pointer(values),
-        keys.shape(),
+        segment.keys,
+        segment.values,
+        segment.scales,
         /* offset, which is read elsewhere */ 0,
         table);
   }
   if (table.size() != num_layers_ * n || caches.offsets.size() != n) {
     throw Error("CUDA: a step's caches are not those of the recorded one");
   }
-  const auto same = [](const DecodeSequence& a, const DecodeSequence& b) {
-    return a.keys == b.keys && a.values == b.values && a.capacity == b.capacity;
-  };
-  if (!std::ranges::equal(table, at_table_, same)) {
+  if (table != at_table_) {
     send(of, stream, table, table_);
     at_table_ = std::move(table);
   }
@@ -511,9 +508,10 @@ mx::array Recorded::replay(const mx::array& tokens, StepCaches caches) {
       inputs.push_back(array);
     }
   };
-  for (const auto& [keys, values] : caches.segments) {
-    add(keys);
-    add(values);
+  for (const auto& segment : caches.segments) {
+    add(segment.keys);
+    add(segment.values);
+    std::ranges::for_each(segment.scales, add);
   }
   std::ranges::for_each(caches.after, add);
   caches.after.clear();

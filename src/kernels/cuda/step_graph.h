@@ -26,6 +26,7 @@ struct StepCaches {
   struct Segment {
     mx::array keys; ///< [B, n_kv_heads, capacity, head_dim]
     mx::array values;
+    std::vector<mx::array> scales; ///< CacheSegment's
   };
   std::vector<Segment> segments;
   std::vector<int> offsets; ///< Positions held, of each sequence.
