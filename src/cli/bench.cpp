@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cli/bench_trial.h"
+#include "cli/cache_options.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
 #include "cli/model_options.h"
@@ -34,6 +35,7 @@ constexpr const char* examples =
 struct BenchCommand {
   ModelOptions model;
   RandomOptions random;
+  KvOptions kv;
   BenchShape shape;
   int num_trials = 5;
   bool json = false;
@@ -70,6 +72,7 @@ void print_json(
       {"prompt_tokens", options.shape.prompt_tokens},
       {"generation_tokens", options.shape.generation_tokens},
       {"batch_size", options.shape.batch_size},
+      {"kv_bits", options.kv.kv_bits.value_or(0)},
       {"weight_bytes", weight_bytes},
       {"max_resident_bytes", max_resident_bytes()},
       {"trials", Json::array()},
@@ -167,10 +170,12 @@ void add_bench(CLI::App& app, Exit& exit) {
       "--prefill-step-size",
       options->shape.prefill_step_size,
       "Prompt tokens read at once");
+  add_kv_options(*command, options->kv);
   command->add_flag("--json", options->json, "Print one JSON object")
       ->group("Output");
   command->footer(examples);
   command->callback([options, &exit] {
+    options->shape.cache = cache_options(options->kv);
     find_model(options->model);
     run(*options, exit);
   });

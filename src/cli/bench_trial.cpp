@@ -35,7 +35,7 @@ BenchTrial run_single(
     const std::function<bool()>& cancelled) {
   const auto prompt = random_ids(
       static_cast<std::size_t>(shape.prompt_tokens), model.args().vocab_size);
-  auto cache = model.make_cache();
+  auto cache = model.make_cache(shape.cache);
   GenerateOptions options;
   options.max_tokens = shape.generation_tokens;
   options.prefill_step_size = shape.prefill_step_size;
@@ -79,7 +79,7 @@ BenchTrial run_batch(
           static_cast<std::size_t>(shape.prompt_tokens),
       model.args().vocab_size);
   const mx::array prompt(ids.begin(), {B, shape.prompt_tokens}, mx::uint32);
-  auto cache = model.make_cache();
+  auto cache = model.make_cache(shape.cache);
 
   const auto begin = Clock::now();
   auto tokens = mx::array(0);

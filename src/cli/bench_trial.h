@@ -15,6 +15,7 @@ struct BenchShape {
   int generation_tokens = 1024;
   int batch_size = 1;
   int prefill_step_size = 2048;
+  CacheOptions cache;
 };
 
 /// Tokens per second count all sequences of the batch.

@@ -66,11 +66,12 @@ class CudaNativeTest : public testing::Test {
   }
 
   // Prompts of three lengths, then steps of all of them together.
-  static std::vector<mx::array> run(const Model& model) {
+  static std::vector<mx::array>
+  run(const Model& model, const CacheOptions& options) {
     std::vector<mx::array> logits;
     std::vector<std::vector<KVCache>> caches;
     for (const int length : {40, 1, 300}) {
-      caches.push_back(model.make_cache());
+      caches.push_back(model.make_cache(options));
       std::vector<int> prompt;
       for (int i = 0; i < length; ++i) {
         prompt.push_back((i * 37 + length) % 1000);
@@ -125,13 +126,13 @@ class CudaNativeTest : public testing::Test {
 
   // The CPU's kernels sum in float32, MLX's on the GPU partly in bfloat16: what
   // is asked for is to be as near to the former as the latter are.
-  static void compare(const ModelArgs& args) {
-    const auto native =
-        run(make(args, mx::Device(mx::Device::gpu), Kernels::native));
-    const auto stock =
-        run(make(args, mx::Device(mx::Device::gpu), Kernels::stock));
-    const auto exact =
-        run(make(args, mx::Device(mx::Device::cpu), Kernels::native));
+  static void compare(const ModelArgs& args, const CacheOptions& options = {}) {
+    const auto logits = [&](mx::Device::DeviceType device, Kernels kernels) {
+      return run(make(args, mx::Device(device), kernels), options);
+    };
+    const auto native = logits(mx::Device::gpu, Kernels::native);
+    const auto stock = logits(mx::Device::gpu, Kernels::stock);
+    const auto exact = logits(mx::Device::cpu, Kernels::native);
     ASSERT_EQ(native.size(), exact.size());
     double of_native = 0;
     double of_stock = 0;
@@ -231,6 +232,40 @@ TEST_F(CudaNativeTest, DenseWithBiases) {
   auto args = shape_of("qwen2", "");
   quantize(args, 4, 64);
   compare(args);
+}
+
+TEST_F(CudaNativeTest, QuantizedCaches) {
+  auto args = shape_of("qwen3", "");
+  quantize(args, 4, 64);
+  for (const int bits : {8, 4}) {
+    CacheOptions options;
+    options.kv_bits = bits;
+    compare(args, options);
+  }
+}
+
+// The steps after the first two are recorded ones: none may be left out.
+TEST_F(CudaNativeTest, QuantizedCachesInManySteps) {
+  const auto args = shape_of("qwen3", "");
+  CacheOptions options;
+  options.kv_bits = 8;
+  const auto logits = [&](mx::Device::DeviceType device) {
+    const auto model = make(args, mx::Device(device), Kernels::native);
+    auto cache = model.make_cache(options);
+    std::vector<mx::array> all;
+    // Across the places where caches grow.
+    for (int step = 0; step < 600; ++step) {
+      all.push_back(model.forward(
+          {ids({step * 37 % 1000}), {{.cache = cache, .length = 1}}}));
+      all.back().eval();
+    }
+    return all;
+  };
+  const auto got = logits(mx::Device::gpu);
+  const auto expected = logits(mx::Device::cpu);
+  for (const std::size_t step : {0UL, 3UL, 255UL, 256UL, 257UL, 400UL, 599UL}) {
+    EXPECT_LE(relative_error(got[step], expected[step]), 0.25) << step;
+  }
 }
 
 TEST_F(CudaNativeTest, ExactIsTheSameInAnyCompany) {

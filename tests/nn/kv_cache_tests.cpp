@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstring>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "mlx/ops.h"
@@ -305,6 +308,100 @@ TEST(KVCache, DecodeWritesInPlace) {
     }
     buffer = keys.data<float>();
   }
+}
+
+// What an operation on an NVIDIA GPU does to a quantized cache.
+void quantize_in_place(KVCache& cache, const Text& text, int begin, int end) {
+  const MakeArray make = [](const mx::Shape& shape, mx::Dtype dtype) {
+    auto array = mx::full(shape, mx::array(7, dtype));
+    array.eval();
+    return array;
+  };
+  auto room = cache.store().append_in_place(
+      {1, n_kv_heads, end - begin, head_dim}, mx::float32, make);
+  ASSERT_TRUE(room);
+  ASSERT_EQ(room->offset, begin);
+  ASSERT_EQ(room->scales.size(), 4U);
+  const std::array held{
+      std::array{room->keys, room->scales[0], room->scales[1]},
+      std::array{room->values, room->scales[2], room->scales[3]}};
+  for (const auto& [arrays, from] :
+       {std::pair{held[0], text.keys}, std::pair{held[1], text.values}}) {
+    const auto parts = mx::quantize(positions(from, begin, end), 32, 8);
+    for (std::size_t i = 0; i < arrays.size(); ++i) {
+      auto to = arrays[i];
+      const auto part = mx::contiguous(parts[i]);
+      mx::eval(to, part);
+      const auto size = static_cast<std::size_t>(to.shape(3)) * to.itemsize();
+      const auto rows = static_cast<std::size_t>(end - begin);
+      const auto capacity = static_cast<std::size_t>(to.shape(2));
+      for (std::size_t head = 0; head < n_kv_heads; ++head) {
+        std::memcpy(
+            to.data<char>() +
+                (head * capacity + static_cast<std::size_t>(begin)) * size,
+            part.data<char>() + head * rows * size,
+            rows * size);
+      }
+    }
+  }
+  cache.store().written_by(mx::array(0.0f));
+}
+
+TEST(KVCache, QuantizedIsWrittenInPlace) {
+  const Text text(700);
+  const CacheOptions options{.kv_bits = 8, .kv_group_size = 32};
+  KVCache cache(options);
+  EXPECT_EQ(cache.store().in_place_form(), (KVQuantization{8, 32}));
+  KVCache expected(options);
+  const auto check = [&](const KVCache& of, int length) {
+    expected.reset();
+    const auto all = expected.update_and_fetch(
+        positions(text.keys, 0, length), positions(text.values, 0, length));
+    EXPECT_EQ(of.offset(), length);
+    EXPECT_EQ(max_difference(*of.keys(), all.keys), 0) << length;
+    EXPECT_EQ(max_difference(*of.values(), all.values), 0) << length;
+  };
+  quantize_in_place(cache, text, 0, 250);
+  const auto address = [&] {
+    auto codes = cache.store().state()[0].second;
+    codes.eval();
+    return codes.data<char>();
+  };
+  const auto* const first = address();
+  check(cache, 250);
+  quantize_in_place(cache, text, 250, 251); // someone has seen the arrays
+  EXPECT_NE(address(), first);
+  check(cache, 251);
+  const auto copy = cache.copy();
+  quantize_in_place(cache, text, 251, 600); // they have grown
+  check(cache, 600);
+  check(copy, 251);
+  cache.trim(40);
+  quantize_in_place(cache, text, 560, 561);
+  check(cache, 561);
+  // MLX's operations go on where a kernel has stopped, and the other way.
+  cache.update_and_fetch(
+      positions(text.keys, 561, 570), positions(text.values, 561, 570));
+  check(cache, 570);
+  quantize_in_place(cache, text, 570, 700);
+  check(cache, 700);
+}
+
+TEST(KVCache, QuantizedIsWrittenInPlaceOnlyWhereItFits) {
+  const Text text(40);
+  const auto make = [](const mx::Shape& shape, mx::Dtype dtype) {
+    return mx::zeros(shape, dtype);
+  };
+  const mx::Shape shape{1, n_kv_heads, 1, head_dim};
+  KVCache late({.kv_bits = 8, .kv_group_size = 32, .quantized_kv_start = 5});
+  EXPECT_FALSE(late.store().in_place_form());
+  EXPECT_FALSE(late.store().append_in_place(shape, mx::float32, make));
+  KVCache wide({.kv_bits = 8, .kv_group_size = 64}); // than a head
+  EXPECT_FALSE(wide.store().append_in_place(shape, mx::float32, make));
+  KVCache held({.kv_bits = 8, .kv_group_size = 32});
+  held.update_and_fetch(text.keys, text.values);
+  EXPECT_FALSE(held.store().append_in_place(shape, mx::float16, make));
+  EXPECT_EQ(held.offset(), 40);
 }
 
 TEST(KVCache, OptionsAreChecked) {
