@@ -2,25 +2,34 @@
 // Decode on an NVIDIA GPU, kernels alone: each product of a model's step with
 // its share of the copy bandwidth measured in the same run, attention at some
 // lengths, and the whole chain of a step as one graph. Weights are random; as
-// many copies are read in turn as exceed the second cache.
+// many copies are read in turn as exceed the second cache. --matmul-rate is
+// what the GPU's own library reaches, for who draws shares of it
+// (plot_cuda.py).
 //
-// Usage: qwen3_mlx_cuda_decode_bench [MODEL...]
+// Usage: qwen3_mlx_cuda_decode_bench [--json FILE] [--matmul-rate TFLOPS]
+//            [MODEL...]
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <functional>
 #include <numeric>
+#include <optional>
 #include <random>
+#include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "device_timer.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/prefill_attention.h"
 #include "kernels/cuda/warpgroup_gemm.h"
+#include "report.h"
 
 namespace {
 
 using namespace qwen3_mlx::cuda;
+using namespace qwen3_mlx::cuda::bench;
 
 struct Model {
   std::string name;
@@ -39,98 +48,6 @@ const std::vector<Model> models{
     {"4B", 2560, 36, 9728, 32, 8},
     {"8B", 4096, 36, 12288, 32, 8},
     {"30B-A3B", 2048, 48, 768, 32, 4, 151936, 128, 128}};
-
-struct Timer {
-  Launcher launcher;
-
-  // Microseconds of one run of `work`, as a graph; the median of five.
-  double operator()(const std::function<void()>& work, int repeats) const {
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    check(
-        cudaStreamBeginCapture(
-            launcher.stream, cudaStreamCaptureModeThreadLocal),
-        "capture");
-    work();
-    check(cudaStreamEndCapture(launcher.stream, &graph), "capture");
-    check(cudaGraphInstantiate(&exec, graph, 0), "instantiate");
-    cudaEvent_t begin;
-    cudaEvent_t end;
-    check(cudaEventCreate(&begin), "event");
-    check(cudaEventCreate(&end), "event");
-    for (int i = 0; i < 3; ++i) {
-      check(cudaGraphLaunch(exec, launcher.stream), "launch");
-    }
-    check(cudaStreamSynchronize(launcher.stream), "run");
-    std::vector<double> times;
-    for (int trial = 0; trial < 5; ++trial) {
-      check(cudaEventRecord(begin, launcher.stream), "record");
-      for (int i = 0; i < repeats; ++i) {
-        check(cudaGraphLaunch(exec, launcher.stream), "launch");
-      }
-      check(cudaEventRecord(end, launcher.stream), "record");
-      check(cudaEventSynchronize(end), "run");
-      float milliseconds = 0;
-      check(cudaEventElapsedTime(&milliseconds, begin, end), "time");
-      times.push_back(double{milliseconds} * 1e3 / repeats);
-    }
-    std::sort(times.begin(), times.end());
-    cudaGraphExecDestroy(exec);
-    cudaGraphDestroy(graph);
-    return times[times.size() / 2];
-  }
-};
-
-// Memory that lives as long as the program.
-std::uint8_t* allocate(std::size_t n_bytes, bool random) {
-  static std::vector<std::uint8_t> noise;
-  if (noise.empty()) {
-    // bfloat16 near 0.01, any code.
-    std::uint32_t state = 1;
-    noise.resize(std::size_t{1} << 24);
-    for (std::size_t i = 0; i < noise.size(); i += 2) {
-      state = state * 1664525 + 1013904223;
-      noise[i] = static_cast<std::uint8_t>(state >> 24);
-      noise[i + 1] = (state >> 16 & 1) != 0 ? 0x3c : 0xbc;
-    }
-  }
-  void* data = nullptr;
-  check(cudaMalloc(&data, n_bytes), "allocate");
-  if (random) {
-    auto* const bytes = static_cast<std::uint8_t*>(data);
-    std::size_t filled = std::min(noise.size(), n_bytes);
-    check(
-        cudaMemcpy(bytes, noise.data(), filled, cudaMemcpyHostToDevice),
-        "fill");
-    while (filled < n_bytes) {
-      const std::size_t more = std::min(filled, n_bytes - filled);
-      check(
-          cudaMemcpy(bytes + filled, bytes, more, cudaMemcpyDeviceToDevice),
-          "fill");
-      filled += more;
-    }
-  } else {
-    check(cudaMemset(data, 0, n_bytes), "fill");
-  }
-  return static_cast<std::uint8_t*>(data);
-}
-
-double copy_rate(const Launcher& launcher, const Timer& time) {
-  const std::size_t n_bytes = std::size_t{2} << 30;
-  auto* from = allocate(n_bytes, true);
-  auto* to = allocate(n_bytes, false);
-  const double us = time(
-      [&] {
-        check(
-            cudaMemcpyAsync(
-                to, from, n_bytes, cudaMemcpyDeviceToDevice, launcher.stream),
-            "copy");
-      },
-      3);
-  cudaFree(from);
-  cudaFree(to);
-  return 2.0 * static_cast<double>(n_bytes) / us * 1e-3;
-}
 
 struct Product {
   std::string name;
@@ -159,7 +76,7 @@ std::vector<Product> products_of(const Model& m, int bits) {
 
 class Bench {
  public:
-  Bench() {
+  explicit Bench(double matmul_rate) {
     cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, 0), "device");
     check(
@@ -170,8 +87,7 @@ class Bench {
         static_cast<int>(properties.sharedMemPerBlockOptin);
     launcher_.has_warpgroups = properties.major == 9 && has_warpgroup_code();
     time_ = Timer{launcher_};
-    rate_ = copy_rate(launcher_, time_);
-    std::printf("%s, copy %.0f GB/s\n", properties.name, rate_);
+    report_.emplace(properties.name, copy_rate(launcher_, time_), matmul_rate);
     x_ = allocate(std::size_t{64} << 20, true);
     y_ = allocate(std::size_t{256} << 20, true);
     norm_ = allocate(1 << 20, true);
@@ -216,21 +132,22 @@ class Bench {
               3) /
           copies;
       cudaFree(weights);
-      const double gb_s = static_cast<double>(n_bytes) / us * 1e-3;
-      std::printf(
-          "%-8s %2d bit %-8s [%6d,%6d] x%-2d %s %8.2f us %6.0f GB/s %5.1f%% of "
-          "copy\n",
-          m.name.c_str(),
-          bits,
-          p.name.c_str(),
-          p.layout.rows,
-          p.layout.cols,
-          rows,
-          launcher_.overlap ? "overlap" : "plain  ",
-          us,
-          gb_s,
-          100 * gb_s / rate_);
+      const double values = static_cast<double>(p.layout.rows) * p.layout.cols;
+      report_->add(KernelFigure{
+          .model = m.name,
+          .kernel = p.name + ", " + std::to_string(bits) + " bits",
+          .shape = std::to_string(p.layout.rows) + " x " +
+              std::to_string(p.layout.cols),
+          .rows = rows,
+          .overlap = launcher_.overlap,
+          .us = us,
+          .n_bytes = static_cast<double>(n_bytes),
+          .flops = 2 * values * rows});
     }
+  }
+
+  const Report& report() const {
+    return *report_;
   }
 
   /// One launch of each kind, for a profiler.
@@ -249,8 +166,12 @@ class Bench {
     check(cudaDeviceSynchronize(), "run");
   }
 
-  void attention(const Model& m, int length, int sequences) {
-    const auto bytes = kv_bytes(m, length);
+  void attention(
+      const Model& m,
+      int length,
+      int sequences,
+      const KvForm& form = {}) {
+    const auto bytes = kv_bytes(m, length, form);
     const int copies = static_cast<int>(std::clamp<std::size_t>(
         400'000'000 / (2 * bytes * static_cast<std::size_t>(sequences)),
         2,
@@ -267,24 +188,65 @@ class Bench {
                     length,
                     sequences,
                     x_,
-                    y_);
+                    y_,
+                    form);
               }
             },
             3) /
         copies;
     cudaFree(kv);
-    const double read =
-        2.0 * static_cast<double>(bytes) * sequences / us * 1e-3;
-    std::printf(
-        "%-8s attention %6d positions x%-2d %s %8.2f us %6.0f GB/s %5.1f%% of "
-        "copy\n",
-        m.name.c_str(),
-        length,
-        sequences,
-        launcher_.overlap ? "overlap" : "plain  ",
-        us,
-        read,
-        100 * read / rate_);
+    report_->add(KernelFigure{
+        .model = m.name,
+        .kernel = form.is_quantized()
+            ? "attention, " + std::to_string(form.bits) + " bits"
+            : "attention",
+        .shape = std::to_string(length) + " positions",
+        .rows = sequences,
+        .overlap = launcher_.overlap,
+        .us = us,
+        .n_bytes = 2.0 * static_cast<double>(bytes) * sequences,
+        .flops = 4.0 * m.heads * m.head_dim * length * sequences});
+  }
+
+  void prefill(const Model& m, int length) {
+    const auto bytes = kv_bytes(m, length);
+    auto* keys = allocate(2 * bytes, true);
+    const double us = time_(
+        [&] {
+          const PrefillSequence whole{
+              .keys = keys,
+              .values = keys + bytes,
+              .capacity = length,
+              .offset = 0,
+              .first_row = 0,
+              .length = length};
+          prefill_attention(
+              launcher_,
+              {.qkv = x_,
+               .queries = normed_,
+               .out = y_,
+               .num_heads = m.heads,
+               .num_kv_heads = m.kv_heads,
+               .head_dim = m.head_dim,
+               .scale = 0.088F,
+               .q_norm = norm_,
+               .k_norm = norm_,
+               .norm_eps = 1e-6F,
+               .periods = periods_},
+              std::span(&whole, 1));
+        },
+        3);
+    cudaFree(keys);
+    const double row = (2.0 * m.heads + 2.0 * m.kv_heads) * m.head_dim * 2;
+    report_->add(KernelFigure{
+        .model = m.name,
+        .kernel = "prefill attention",
+        .shape = std::to_string(length) + " positions",
+        .rows = length,
+        .overlap = launcher_.overlap,
+        .us = us,
+        .n_bytes = row * length,
+        .flops = 2.0 * m.heads * m.head_dim * length * length});
   }
 
   void step(const Model& m, int bits, int length, int rows) {
@@ -384,18 +346,14 @@ class Bench {
       run(parts[4], weights.back(), x, qkv, rows);
     };
     const double us = time_(chain, 5);
-    std::printf(
-        "STEP %-8s %2d bit, %5d positions, %2d rows, %s %9.1f us = %7.0f "
-        "tokens/s, weights at %5.0f GB/s\n",
-        m.name.c_str(),
-        bits,
-        length,
-        rows,
-        launcher_.overlap ? "overlap" : "plain  ",
-        us,
-        rows * 1e6 / us,
-        total / us * 1e-3);
-    std::fflush(stdout);
+    report_->add(StepFigure{
+        .model = m.name,
+        .bits = bits,
+        .positions = length,
+        .rows = rows,
+        .overlap = launcher_.overlap,
+        .us = us,
+        .weight_bytes = total});
     for (auto* w : weights) {
       cudaFree(w);
     }
@@ -403,10 +361,16 @@ class Bench {
   }
 
  private:
-  static std::size_t kv_bytes(const Model& m, int length) {
+  // Of keys, or of values, of `length` positions.
+  static std::size_t
+  kv_bytes(const Model& m, int length, const KvForm& form = {}) {
+    const auto dim = static_cast<std::size_t>(m.head_dim);
+    const std::size_t of_head = form.is_quantized()
+        ? dim * static_cast<std::size_t>(form.bits) / 8 +
+            4 * dim / static_cast<std::size_t>(form.group)
+        : dim * 2;
     return static_cast<std::size_t>(m.kv_heads) *
-        static_cast<std::size_t>(length) *
-        static_cast<std::size_t>(m.head_dim) * 2;
+        static_cast<std::size_t>(length) * of_head;
   }
 
   GemvArgs args_of(
@@ -538,12 +502,28 @@ class Bench {
       int length,
       int rows,
       const std::uint8_t* qkv,
-      std::uint8_t* out) const {
-    const auto bytes = kv_bytes(m, length);
+      std::uint8_t* out,
+      const KvForm& form = {}) const {
+    const auto bytes = kv_bytes(m, length, form);
+    const auto groups = static_cast<std::size_t>(m.kv_heads) *
+        static_cast<std::size_t>(length) *
+        static_cast<std::size_t>(
+                            form.is_quantized() ? m.head_dim / form.group : 0) *
+        2;
     std::vector<DecodeSequence> sequences;
     for (int i = 0; i < rows; ++i) {
       auto* keys = kv + 2 * bytes * static_cast<std::size_t>(i);
-      sequences.push_back({keys, keys + bytes, length, length - 1});
+      auto* values = keys + bytes;
+      // Codes, then scales, then biases.
+      sequences.push_back(
+          {.keys = keys,
+           .values = values,
+           .capacity = length,
+           .offset = length - 1,
+           .key_scales = values - 2 * groups,
+           .key_biases = values - groups,
+           .value_scales = values + bytes - 2 * groups,
+           .value_biases = values + bytes - groups});
     }
     decode_attention(
         launcher_,
@@ -558,13 +538,14 @@ class Bench {
          .norm_eps = 1e-6F,
          .periods = periods_,
          .workspace = workspace_,
-         .counters = counters_},
+         .counters = counters_,
+         .kv = form},
         sequences);
   }
 
   Launcher launcher_;
   Timer time_;
-  double rate_ = 1;
+  std::optional<Report> report_;
   std::uint8_t* x_;
   std::uint8_t* y_;
   std::uint8_t* norm_;
@@ -575,38 +556,81 @@ class Bench {
   float* periods_;
 };
 
+void measure(Bench& bench, const Model& m) {
+  for (const bool overlap : {false, true}) {
+    bench.overlap(overlap);
+    bench.products(m, 4, 1);
+    bench.attention(m, 512, 1);
+    bench.step(m, 4, 512, 1);
+  }
+  for (const int rows : {8, 32, 128, 512}) {
+    bench.products(m, 4, rows);
+  }
+  bench.products(m, 8, 1);
+  bench.attention(m, 32768, 1);
+  for (const int bits : {8, 4}) {
+    bench.attention(m, 512, 1, {bits, 64});
+    bench.attention(m, 32768, 1, {bits, 64});
+    bench.attention(m, 512, 32, {bits, 64});
+  }
+  bench.attention(m, 512, 32);
+  bench.prefill(m, 4096);
+  bench.step(m, 4, 512, 8);
+  for (const int rows : {16, 32, 64, 128, 256}) {
+    bench.step(m, 4, 128, rows);
+  }
+  if (m.experts == 0) {
+    bench.products(m, 16, 1);
+    bench.step(m, 16, 512, 1);
+  }
+}
+
+struct Options {
+  std::string json;
+  double matmul_rate = 0;
+  std::vector<std::string> wanted;
+};
+
+Options options_of(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const auto value = [&]() -> std::string {
+      if (i + 1 == argc) {
+        throw std::invalid_argument(word + ": expected a value behind it");
+      }
+      return argv[++i];
+    };
+    if (word == "--json") {
+      options.json = value();
+    } else if (word == "--matmul-rate") {
+      options.matmul_rate = std::stod(value());
+    } else {
+      options.wanted.push_back(word);
+    }
+  }
+  return options;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> wanted(argv + 1, argv + argc);
   try {
-    Bench bench;
+    const Options options = options_of(argc, argv);
+    const auto& wanted = options.wanted;
+    Bench bench(options.matmul_rate);
     if (!wanted.empty() && wanted[0] == "profile") {
       bench.profile();
       return 0;
     }
     for (const auto& m : models) {
-      if (!wanted.empty() &&
-          std::find(wanted.begin(), wanted.end(), m.name) == wanted.end()) {
-        continue;
-      }
-      for (const bool overlap : {false, true}) {
-        bench.overlap(overlap);
-        bench.products(m, 4, 1);
-        bench.attention(m, 512, 1);
-        bench.step(m, 4, 512, 1);
-      }
-      bench.products(m, 4, 8);
-      bench.products(m, 4, 32);
-      bench.products(m, 4, 128);
-      bench.attention(m, 32768, 1);
-      bench.attention(m, 512, 32);
-      bench.step(m, 4, 512, 8);
-      for (const int rows : {16, 32, 64, 128, 256}) {
-        bench.step(m, 4, 128, rows);
-      }
-      if (m.experts == 0) {
-        bench.step(m, 16, 512, 1);
+      if (wanted.empty() ||
+          std::find(wanted.begin(), wanted.end(), m.name) != wanted.end()) {
+        measure(bench, m);
+        // What has been measured outlives what fails later.
+        if (!options.json.empty()) {
+          bench.report().write(options.json);
+        }
       }
     }
   } catch (const std::exception& error) {

@@ -21,13 +21,16 @@ constexpr int kTile = kDecodeTile;
 constexpr int kHeads = kQuantizedHeads;
 constexpr int kStages = 3;
 
-// Sequences as arguments, or in a table when there is one.
+// Sequences as arguments, or in a table when there is one. Few: a recorded
+// launch carries their room too.
+constexpr int kGivenSequences = 16;
+
 struct Sequences {
-  Given given;
+  DecodeSequence given[kGivenSequences];
   Listed listed;
 
   __device__ __forceinline__ DecodeSequence get(int idx, int row) const {
-    return listed.at == nullptr ? given.get(idx, row) : listed.get(idx, row);
+    return listed.at == nullptr ? given[idx] : listed.get(idx, row);
   }
 };
 
@@ -570,14 +573,11 @@ void start(
     return;
   }
   const auto given = sequences.given;
-  for (std::size_t first = 0; first < given.size();
-       first += kSequencesPerLaunch) {
+  for (std::size_t first = 0; first < given.size(); first += kGivenSequences) {
     const auto count =
-        std::min<std::size_t>(kSequencesPerLaunch, given.size() - first);
+        std::min<std::size_t>(kGivenSequences, given.size() - first);
     std::copy_n(
-        given.begin() + static_cast<std::ptrdiff_t>(first),
-        count,
-        some.given.at);
+        given.begin() + static_cast<std::ptrdiff_t>(first), count, some.given);
     start_some(some, first, count);
   }
 }

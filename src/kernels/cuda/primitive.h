@@ -79,8 +79,8 @@ class CudaPrimitive : public mx::UnaryPrimitive {
   std::shared_ptr<Runtime> runtime_;
 };
 
-/// Adds the sequences of keys and values [B, n_kv_heads, capacity, n]: elements,
-/// or codes with `scales` (CacheSegment).
+/// Adds the sequences of keys and values [B, n_kv_heads, capacity, n]:
+/// elements, or codes with `scales` (CacheSegment).
 void append_sequences(
     const mx::array& keys,
     const mx::array& values,
