@@ -224,6 +224,18 @@ TEST_F(CudaNativeTest, DenseInEightBits) {
   compare(args);
 }
 
+TEST_F(CudaNativeTest, DenseInOtherFormats) {
+  for (const int bits : {2, 3, 5, 6}) {
+    auto args = shape_of("qwen3", "");
+    quantize(args, bits, 64);
+    compare(args);
+  }
+  auto args = shape_of("qwen3", "");
+  args.quantization =
+      QuantizationConfig{.format = {QuantMode::mxfp4, 4, 32}, .modules = {}};
+  compare(args);
+}
+
 TEST_F(CudaNativeTest, DensePlain) {
   compare(shape_of("qwen3", ""));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Products of more rows than gemv() takes with a packed matrix, and of rows
-// sorted by expert with a stack of them.
+// sorted by expert with a stack of them: the kernel.
 //
 // A block of threads computes tiles of kTileM rows of x and 128 rows of the
 // matrix, 128 columns at a time, through a ring of stages in shared memory.
@@ -11,96 +11,14 @@
 // that is cut is summed by the last of its blocks to arrive, in their order.
 #include <algorithm>
 
-#include "kernels/cuda/block_codes.cuh"
-#include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/gemm_pieces.cuh"
 
 namespace qwen3_mlx::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = kWarps * 32;
-constexpr int kTileN = 128; // rows of the matrix
-constexpr int kTileBlocks = kTileN / kBlockRows;
-constexpr int kChunks = kBlockCols / 8; // of 16 bytes in a row of x
-
-// As many as fit.
-template <int Bits, int TileM>
-inline constexpr int stages_of = Bits == 8 || (Bits == 16 && TileM == 128) ? 3
-                                                                           : 4;
-
-struct Plan {
-  int m_tiles; // without experts
-  int n_tiles;
-  float* partial;
-  unsigned* counters;
-  GroupedRows grouped;
-};
-
-__device__ __forceinline__ int part(int total, int idx, int count) {
-  return static_cast<int>(
-      static_cast<unsigned long long>(total) * static_cast<unsigned>(idx) /
-      static_cast<unsigned>(count));
-}
-
-template <class T>
-struct Arithmetic;
-
-template <>
-struct Arithmetic<__nv_bfloat16> {
-  static constexpr bool half = false;
-  using Pair = __nv_bfloat162;
-  static __device__ __forceinline__ Pair twice(float value) {
-    return __float2bfloat162_rn(value);
-  }
-  static __device__ __forceinline__ void product(
-      float (&c)[4],
-      const uint4& low,
-      const uint4& high,
-      const unsigned (&b)[4]) {
-    multiply_add(c, low.x, high.x, low.y, high.y, b[0], b[1]);
-    multiply_add(c, low.z, high.z, low.w, high.w, b[2], b[3]);
-  }
-};
-
-template <>
-struct Arithmetic<__half> {
-  static constexpr bool half = true;
-  using Pair = __half2;
-  static __device__ __forceinline__ Pair twice(float value) {
-    return __float2half2_rn(value);
-  }
-  static __device__ __forceinline__ void product(
-      float (&c)[4],
-      const uint4& low,
-      const uint4& high,
-      const unsigned (&b)[4]) {
-    multiply_add_half(c, low.x, high.x, low.y, high.y, b[0], b[1]);
-    multiply_add_half(c, low.z, high.z, low.w, high.w, b[2], b[3]);
-  }
-};
-
-// A copy of 16 bytes, or of zeros.
-__device__ __forceinline__ void
-copy_or_zero(void* to, const void* from, bool has) {
-  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address),
-               "l"(from),
-               "r"(has ? 16 : 0)
-               : "memory");
-}
-
-// Where a tile lies.
-struct Tile {
-  int n_tile;
-  int first_row; // of x, or of the sorted rows
-  int num_rows;
-  unsigned expert;
-};
-
 template <int Bits, class T, int TileM>
-__global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
-    gemm_kernel(const GemvArgs args, const Plan plan) {
+__global__ void __launch_bounds__(kGemmThreads, TileM == 128 ? 1 : 2)
+    gemm_kernel(const GemvArgs args, const GemmPlan plan) {
   using Math = Arithmetic<T>;
   constexpr int kStages = stages_of<Bits, TileM>;
   constexpr int kMostBytes = // of a block, with most scales
@@ -140,17 +58,20 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
   if (has_experts) {
     wait_for_previous();
     const int tiles = *grouped.num_tiles * plan.n_tiles;
-    begin = col_blocks *
-        part(tiles, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+    begin =
+        col_blocks *
+        part_of_run(
+            tiles, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
     end = col_blocks *
-        part(tiles,
-             static_cast<int>(blockIdx.x) + 1,
-             static_cast<int>(gridDim.x));
+        part_of_run(
+              tiles,
+              static_cast<int>(blockIdx.x) + 1,
+              static_cast<int>(gridDim.x));
   } else {
     const int units = plan.m_tiles * plan.n_tiles * col_blocks;
-    begin =
-        part(units, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
-    end = part(
+    begin = part_of_run(
+        units, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+    end = part_of_run(
         units, static_cast<int>(blockIdx.x) + 1, static_cast<int>(gridDim.x));
   }
 
@@ -186,8 +107,8 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
 
   // Where this thread's pieces of the next stage come from; they move on by one
   // block of columns each time.
-  constexpr int kRows = TileM * kChunks / kThreads;
-  const char* weights_from[kTileBlocks / kWarps];
+  constexpr int kRows = TileM * kChunks / kGemmThreads;
+  const char* weights_from[kTileBlocks / kGemmWarps];
   const char* x_from[kRows];
   const int chunk = tid % kChunks;
   const int x_row = tid / kChunks;
@@ -197,17 +118,17 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
         static_cast<std::size_t>(k) * static_cast<std::size_t>(block_bytes) +
         lane * 16;
 #pragma unroll
-    for (int i = 0; i < kTileBlocks / kWarps; ++i) {
+    for (int i = 0; i < kTileBlocks / kGemmWarps; ++i) {
       weights_from[i] = from +
-          static_cast<std::size_t>(
-              row_block_of(tile.n_tile, warp * (kTileBlocks / kWarps) + i)) *
+          static_cast<std::size_t>(row_block_of(
+              tile.n_tile, warp * (kTileBlocks / kGemmWarps) + i)) *
               layout.row_bytes();
     }
   };
   const auto aim_x = [&](const Tile& tile, int k) {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
-      const int row = i * (kThreads / kChunks) + x_row;
+      const int row = i * (kGemmThreads / kChunks) + x_row;
       int from_row = tile.first_row + min(row, tile.num_rows - 1);
       if (has_experts && grouped.in_rows != nullptr) {
         from_row = grouped.in_rows[from_row] / grouped.rows_per_x;
@@ -221,9 +142,9 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
   };
   const auto fetch_weights = [&](int stage) {
     char* const to = shared + stage * stage_bytes + kXBytes + lane * 16 +
-        warp * (kTileBlocks / kWarps) * block_bytes;
+        warp * (kTileBlocks / kGemmWarps) * block_bytes;
 #pragma unroll
-    for (int i = 0; i < kTileBlocks / kWarps; ++i) {
+    for (int i = 0; i < kTileBlocks / kGemmWarps; ++i) {
 #pragma unroll
       for (int at = 0; at < kMostBytes; at += 512) {
         if (at + lane * 16 < block_bytes) {
@@ -241,7 +162,7 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       copy_or_zero(
-          to + i * (kThreads / kChunks) * (kBlockCols * 2),
+          to + i * (kGemmThreads / kChunks) * (kBlockCols * 2),
           has ? x_from[i] : static_cast<const char*>(args.x),
           has);
       x_from[i] += kBlockCols * 2;
@@ -287,63 +208,6 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
   }
 
   float acc[kM][4][4] = {};
-  const auto store = [&](const Tile& tile) {
-    const int out_cols = args.gated ? layout.rows / 2 : layout.rows;
-#pragma unroll
-    for (int m = 0; m < kM; ++m) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = warp_m * kWarpM + m * 16 + half * 8 + g;
-        if (row >= tile.num_rows) {
-          continue;
-        }
-        int out_row = tile.first_row + row;
-        if (has_experts && grouped.out_rows != nullptr) {
-          out_row = grouped.out_rows[out_row];
-        }
-        const std::size_t row_at = static_cast<std::size_t>(out_row) *
-            static_cast<std::size_t>(out_cols);
-#pragma unroll
-        for (int n = 0; n < 4; ++n) {
-          if (args.gated && n >= 2) {
-            continue;
-          }
-          const int in_tile = args.gated ? warp_n * 2 + n : warp_n * 4 + n;
-          const int blocks_a_tile = args.gated ? kTileBlocks / 2 : kTileBlocks;
-          const int first_col =
-              (tile.n_tile * blocks_a_tile + in_tile) * kBlockRows + t * 2;
-#pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            const int col = first_col + i;
-            if (col >= out_cols) {
-              continue;
-            }
-            float value = acc[m][n][half * 2 + i];
-            if (args.bias != nullptr) {
-              value += load_float(
-                  args.bias, args.type, static_cast<std::size_t>(col));
-            }
-            if (args.gated) {
-              float up = acc[m][n < 2 ? n + 2 : n][half * 2 + i];
-              if (args.bias != nullptr) {
-                up += load_float(
-                    args.bias,
-                    args.type,
-                    static_cast<std::size_t>(out_cols + col));
-              }
-              value = value / (1.0F + __expf(-value)) * up;
-            }
-            const std::size_t at = row_at + static_cast<std::size_t>(col);
-            if (args.residual != nullptr) {
-              value += load_float(args.residual, args.type, at);
-            }
-            store_float(args.y, args.type, at, value);
-          }
-        }
-      }
-    }
-  };
-
   // Sums of the second half of the columns, for the warps of the first.
   auto* const other_half =
       reinterpret_cast<float*>(shared + kStages * stage_bytes);
@@ -363,7 +227,8 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
   constexpr int kSums = kM * 16;
   const auto partial_of = [&](int block, int slot) {
     return plan.partial +
-        static_cast<std::size_t>(block * 2 + slot) * (kSums * kThreads) + tid;
+        static_cast<std::size_t>(block * 2 + slot) * (kSums * kGemmThreads) +
+        tid;
   };
 
   // Adds up what other warps and other blocks of threads have of the tile.
@@ -387,7 +252,7 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
     if (sums_here) {
       float* const to =
           partial_of(static_cast<int>(blockIdx.x), begin > tile_begin ? 0 : 1);
-      each_sum([&](float& sum, int i) { __stcg(to + i * kThreads, sum); });
+      each_sum([&](float& sum, int i) { __stcg(to + i * kGemmThreads, sum); });
     }
     __threadfence();
     __syncthreads();
@@ -413,10 +278,10 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
     if (sums_here) {
       each_sum([&](float& sum, int) { sum = 0; });
       for (int block = first; block <= last; ++block) {
-        const float* const from =
-            partial_of(block, part(units, block, blocks) > tile_begin ? 0 : 1);
+        const float* const from = partial_of(
+            block, part_of_run(units, block, blocks) > tile_begin ? 0 : 1);
         each_sum(
-            [&](float& sum, int i) { sum += __ldcg(from + i * kThreads); });
+            [&](float& sum, int i) { sum += __ldcg(from + i * kGemmThreads); });
       }
     }
     if (tid == 0) {
@@ -496,7 +361,13 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
     stage = stage + 1 == kStages ? 0 : stage + 1;
     if (++k == col_blocks || at + 1 == end) {
       if (collect(at / col_blocks) && sums_here) {
-        store(tile_of(at / col_blocks));
+        store_sums(
+            args,
+            grouped,
+            tile_of(at / col_blocks),
+            warp_m * kWarpM,
+            warp_n,
+            acc);
       }
       each_sum([](float& sum, int) { sum = 0; });
       k = 0;
@@ -505,59 +376,29 @@ __global__ void __launch_bounds__(kThreads, TileM == 128 ? 1 : 2)
   wait_for_copies<0>();
 }
 
-std::size_t shared_bytes(const PackedLayout& layout, int tile_m) {
-  const int stages =
-      layout.bits == 8 || (layout.bits == 16 && tile_m == 128) ? 3 : 4;
-  return static_cast<std::size_t>(
-      stages * (tile_m * kBlockCols * 2 + kTileBlocks * layout.block_bytes()) +
-      (tile_m == 32 ? 32 * 128 * static_cast<int>(sizeof(float)) : 0));
-}
-
-// Blocks of threads that run at once.
-int blocks_at_once(
-    const Launcher& launcher,
-    const PackedLayout& layout,
-    int tile_m) {
-  const auto each = shared_bytes(layout, tile_m) + 1024;
-  const bool two = tile_m < 128 &&
-      2 * each <= static_cast<std::size_t>(launcher.shared_bytes) + 1024;
-  return launcher.num_sms * (two ? 2 : 1);
-}
-
 template <int Bits, class T, int TileM>
 void start(
     const Launcher& launcher,
     const GemvArgs& args,
-    const Plan& plan,
+    const GemmPlan& plan,
     int most_blocks) {
   launch(
       launcher,
       gemv_name,
       gemm_kernel<Bits, T, TileM>,
-      dim3(static_cast<unsigned>(
-          std::min(most_blocks, blocks_at_once(launcher, args.layout, TileM)))),
-      kThreads,
-      shared_bytes(args.layout, TileM),
+      dim3(static_cast<unsigned>(std::min(
+          most_blocks, gemm_blocks_at_once(launcher, args.layout, TileM)))),
+      kGemmThreads,
+      gemm_shared_bytes(args.layout, TileM),
       args,
       plan);
-}
-
-// Blocks of threads for so many tiles: whoever adds up a tile that many share
-// does so alone. (4 instead of 16 took 1.4 times as long for few tiles.)
-int blocks_for(int tiles, int col_blocks) {
-  constexpr int kMostParts = 16;
-  return tiles * std::min(col_blocks, kMostParts);
-}
-
-int tile_rows(int rows) {
-  return rows <= 32 ? 32 : rows <= 64 ? 64 : 128;
 }
 
 template <int Bits, class T>
 void start_tile(
     const Launcher& launcher,
     const GemvArgs& args,
-    const Plan& plan,
+    const GemmPlan& plan,
     int tile_m,
     int most_blocks) {
   switch (tile_m) {
@@ -574,7 +415,7 @@ template <class T>
 void start_bits(
     const Launcher& launcher,
     const GemvArgs& args,
-    const Plan& plan,
+    const GemmPlan& plan,
     int tile_m,
     int most_blocks) {
   switch (args.layout.bits) {
@@ -587,87 +428,17 @@ void start_bits(
   }
 }
 
-void start_any(
+} // namespace
+
+void start_gemm(
     const Launcher& launcher,
     const GemvArgs& args,
-    const Plan& plan,
+    const GemmPlan& plan,
     int tile_m,
     int most_blocks) {
   return args.type == Float::f16
       ? start_bits<__half>(launcher, args, plan, tile_m, most_blocks)
       : start_bits<__nv_bfloat16>(launcher, args, plan, tile_m, most_blocks);
-}
-
-int n_tiles_of(const GemvArgs& args) {
-  return (args.layout.row_blocks() + kTileBlocks - 1) / kTileBlocks;
-}
-
-} // namespace
-
-int fitting_tile_rows(
-    const Launcher& launcher,
-    const PackedLayout& layout,
-    int wanted) {
-  int rows = wanted;
-  while (rows > 32 &&
-         shared_bytes(layout, rows) + 1024 >
-             static_cast<std::size_t>(launcher.shared_bytes)) {
-    rows /= 2;
-  }
-  return rows;
-}
-
-bool supports_gemm(
-    const Launcher& launcher,
-    const PackedLayout& layout,
-    Float type) {
-  return type != Float::f32 && (!layout.is_plain() || layout.type == type) &&
-      shared_bytes(layout, 32) + 1024 <=
-      static_cast<std::size_t>(launcher.shared_bytes);
-}
-
-GemmNeeds gemm_needs(const Launcher& launcher, const GemvArgs& args) {
-  const int tile_m =
-      fitting_tile_rows(launcher, args.layout, tile_rows(args.num_rows));
-  const int m_tiles = (args.num_rows + tile_m - 1) / tile_m;
-  return {
-      static_cast<std::size_t>(blocks_at_once(launcher, args.layout, tile_m)) *
-          2 * static_cast<std::size_t>(tile_m == 32 ? 64 : tile_m) * kTileN,
-      static_cast<std::size_t>(m_tiles * n_tiles_of(args))};
-}
-
-void gemm(
-    const Launcher& launcher,
-    const GemvArgs& args,
-    float* workspace,
-    unsigned* counters) {
-  const int tile_m =
-      fitting_tile_rows(launcher, args.layout, tile_rows(args.num_rows));
-  const Plan plan{
-      (args.num_rows + tile_m - 1) / tile_m,
-      n_tiles_of(args),
-      workspace,
-      counters,
-      {}};
-  start_any(
-      launcher,
-      args,
-      plan,
-      tile_m,
-      blocks_for(plan.m_tiles * plan.n_tiles, args.layout.col_blocks()));
-}
-
-void grouped_gemm(
-    const Launcher& launcher,
-    const GemvArgs& args,
-    const GroupedRows& grouped) {
-  const Plan plan{0, n_tiles_of(args), nullptr, nullptr, grouped};
-  start_any(
-      launcher,
-      args,
-      plan,
-      grouped.tile_rows,
-      /* as many blocks as run at once */ 1 << 30);
 }
 
 } // namespace qwen3_mlx::cuda

@@ -10,39 +10,18 @@
 // leaves free. Codes are exact in bfloat16, so all that is rounded are the
 // float32 sums and the output. Partial sums of warps are added in the order of
 // warps: a row's sum has one order whatever the number of rows.
-#include <algorithm>
-
 #include "kernels/cuda/block_codes.cuh"
 #include "kernels/cuda/device_code.cuh"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/gemv_plan.h"
 
 namespace qwen3_mlx::cuda {
 namespace {
 
-constexpr int kWarps = 16;
+using Shape = GemvShape;
+using Operands = GemvOperands;
+constexpr int kWarps = kGemvWarps;
 constexpr int kThreads = kWarps * 32;
-// Elements between rows of x in shared memory beyond their number: lanes of
-// different rows then hit different banks.
-constexpr int kPadding = 32;
-
-// Blocks that a warp fetches ahead.
-template <int Bits>
-inline constexpr int stages_of = Bits == 4 ? 6
-    : Bits == 8                            ? 4
-                                           : 3;
-
-// How x becomes operands.
-enum class Operands {
-  bf16,  ///< As it is.
-  half,  ///< float16: what is normed is near one, and so loses next to nothing.
-  split, ///< A sum of two bfloat16.
-};
-
-struct Shape {
-  int units; ///< Rows of blocks, or pairs of them if gated.
-  int num_rows;
-  int slots; ///< Partial sums that a warp may leave.
-};
+constexpr int kPadding = kGemvPadding;
 
 __device__ __forceinline__ int part(int total, int idx, int count) {
   return static_cast<int>(
@@ -76,10 +55,9 @@ __device__ __forceinline__ void product(
 }
 
 template <int Bits, int Group, Operands Form, Float Scales>
-
 __global__ void __launch_bounds__(kThreads, 1)
     gemv_kernel(const GemvArgs args, const Shape shape) {
-  constexpr int kStages = stages_of<Bits>;
+  constexpr int kStages = gemv_stages<Bits>;
   constexpr bool Half = Form == Operands::half;
   constexpr bool kSplit = Form == Operands::split;
   constexpr int kGroups = Group == 0 ? 1 : kBlockCols / Group;
@@ -436,17 +414,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-Operands operands_of(const GemvArgs& args) {
-  if (args.layout.is_plain()) { // these are operands as they are
-    return args.layout.type == Float::f16                  ? Operands::half
-        : args.norm != nullptr || args.type != Float::bf16 ? Operands::split
-                                                           : Operands::bf16;
-  }
-  return args.type == Float::f32                        ? Operands::split
-      : args.norm != nullptr || args.type == Float::f16 ? Operands::half
-                                                        : Operands::bf16;
-}
-
 template <int Bits, int Group>
 void start(
     const Launcher& launcher,
@@ -470,7 +437,7 @@ void start(
         ? with.template operator()<Form, Float::f16>()
         : with.template operator()<Form, Float::bf16>();
   };
-  switch (operands_of(args)) {
+  switch (gemv_operands(args)) {
   case Operands::bf16:
     return with_form.template operator()<Operands::bf16>();
   case Operands::half:
@@ -480,7 +447,9 @@ void start(
   }
 }
 
-void start_one(
+} // namespace
+
+void start_gemv(
     const Launcher& launcher,
     const GemvArgs& args,
     Shape shape,
@@ -504,104 +473,6 @@ void start_one(
     return with_bits.template operator()<8>();
   default:
     return start<16, 0>(launcher, args, shape, grid, shared_bytes);
-  }
-}
-
-} // namespace
-
-namespace {
-
-// How a product is cut: rows of blocks, partial sums a warp may leave, blocks
-// of threads, rows of x at once (0: not one fits), and bytes of shared memory.
-struct Cut {
-  int units;
-  int slots;
-  int blocks;
-  int rows;
-
-  std::size_t shared_bytes(const GemvArgs& args, int of_rows) const {
-    const auto& layout = args.layout;
-    const int stages = layout.bits == 4 ? stages_of<4>
-        : layout.bits == 8              ? stages_of<8>
-                                        : stages_of<16>;
-    const std::size_t x_bytes = static_cast<std::size_t>(of_rows) *
-        static_cast<std::size_t>(layout.padded_cols() + kPadding) *
-        (operands_of(args) == Operands::split ? 4 : 2);
-    const std::size_t groups = layout.group == 0
-        ? 0
-        : static_cast<std::size_t>(layout.padded_cols() / layout.group);
-    return static_cast<std::size_t>(kWarps * stages * layout.block_bytes()) +
-        x_bytes +
-        sizeof(float) * static_cast<std::size_t>(of_rows) *
-        (groups + kWarps +
-         static_cast<std::size_t>(kWarps * slots * kBlockRows));
-  }
-};
-
-Cut cut_of(const Launcher& launcher, const GemvArgs& args) {
-  const auto& layout = args.layout;
-  Cut cut{};
-  cut.units = layout.row_blocks() / (args.gated ? 2 : 1);
-  const int pairs = args.experts == nullptr ? 1 : args.num_rows;
-  cut.blocks = std::clamp(launcher.num_sms / pairs, 1, std::max(1, cut.units));
-  const int per_block = (cut.units + cut.blocks - 1) / cut.blocks *
-      (args.gated ? 2 : 1) * layout.col_blocks();
-  cut.slots = ((per_block + kWarps - 1) / kWarps) / layout.col_blocks() + 2;
-  cut.rows =
-      args.experts == nullptr ? std::min(args.num_rows, kMaxGemvRows) : 1;
-  while (cut.rows > 0 &&
-         cut.shared_bytes(args, cut.rows) >
-             static_cast<std::size_t>(launcher.shared_bytes)) {
-    --cut.rows;
-  }
-  return cut;
-}
-
-} // namespace
-
-bool fits_gemv(const Launcher& launcher, const GemvArgs& args) {
-  return cut_of(launcher, args).rows > 0;
-}
-
-void gemv(const Launcher& launcher, GemvArgs args) {
-  const auto& layout = args.layout;
-  const Cut cut = cut_of(launcher, args);
-  const int pairs = args.experts == nullptr ? 1 : args.num_rows;
-  const int rows = cut.rows;
-  const auto limit = static_cast<std::size_t>(launcher.shared_bytes);
-  if (rows == 0) {
-    throw Error(
-        "CUDA: gemv: a row of " + std::to_string(layout.cols) +
-        " elements does not fit into shared memory");
-  }
-  const auto advance = [](const void* data, std::size_t bytes) {
-    return data == nullptr ? nullptr : static_cast<const char*>(data) + bytes;
-  };
-  const auto x_bytes =
-      static_cast<std::size_t>(layout.cols) * size_of(args.type);
-  const auto y_bytes =
-      static_cast<std::size_t>(args.gated ? layout.rows / 2 : layout.rows) *
-      size_of(args.type);
-  for (int left = args.experts == nullptr ? args.num_rows : 1; left > 0;
-       left -= rows) {
-    const int now = std::min(rows, left);
-    const Shape shape{cut.units, now, cut.slots};
-    start_one(
-        launcher,
-        args,
-        shape,
-        dim3(static_cast<unsigned>(cut.blocks), static_cast<unsigned>(pairs)),
-        // Two blocks of one kernel must not meet on a multiprocessor while
-        // others stand empty: where kernels overlap, the next one's
-        // blocks go wherever there is room.
-        std::max(
-            cut.shared_bytes(args, now),
-            launcher.overlap ? limit / 2 + 1024 : 0));
-    args.x = advance(args.x, x_bytes * static_cast<std::size_t>(now));
-    args.y =
-        static_cast<char*>(args.y) + y_bytes * static_cast<std::size_t>(now);
-    args.residual =
-        advance(args.residual, y_bytes * static_cast<std::size_t>(now));
   }
 }
 

@@ -15,6 +15,11 @@ struct SourceMatrix {
   const void* weight = nullptr; ///< The elements if layout.is_plain().
   const void* scales = nullptr;
   const void* biases = nullptr;
+  /// Of a code, at most as many as the layout's; 0: as many.
+  int bits = 0;
+  /// Codes of mxfp4, with exponents for scales, for a layout of 8 bits in
+  /// bfloat16.
+  bool is_mxfp4 = false;
 };
 
 /// Whether the kernels were compiled for the GPU at hand.

@@ -75,6 +75,31 @@ struct PackedLayout {
   }
 };
 
+/// Code `idx` of a run of them as MLX packs it, from each byte's lowest bit on.
+QWEN3_MLX_HOST_DEVICE constexpr unsigned
+code_at(const unsigned char* codes, std::size_t idx, int bits) {
+  const std::size_t bit = idx * static_cast<std::size_t>(bits);
+  const int shift = static_cast<int>(bit % 8);
+  unsigned code = static_cast<unsigned>(codes[bit / 8]) >> shift;
+  if (shift + bits > 8) {
+    code |= static_cast<unsigned>(codes[bit / 8 + 1]) << (8 - shift);
+  }
+  return code & ((1U << bits) - 1);
+}
+
+/// mxfp4's numbers are whole multiples of half its scale, from -12 to 12: as
+/// codes of an affine format they are exact.
+inline constexpr int kMxfp4Offset = 12;
+
+/// Twice the number that a code of mxfp4 means, on kMxfp4Offset.
+QWEN3_MLX_HOST_DEVICE constexpr unsigned mxfp4_as_affine(unsigned code) {
+  const int exponent = static_cast<int>(code >> 1 & 3U);
+  const int fraction = static_cast<int>(code & 1U);
+  const int twice = exponent == 0 ? fraction : (2 + fraction) << (exponent - 1);
+  return static_cast<unsigned>(
+      (code & 8U) != 0 ? kMxfp4Offset - twice : kMxfp4Offset + twice);
+}
+
 /// Where the code of one element lies in its block: the byte, and the shift in
 /// it. `row` is in [0, 8) and `col` in [0, 128).
 struct CodePlace {

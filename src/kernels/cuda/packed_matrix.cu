@@ -14,6 +14,31 @@ struct PackArgs {
   unsigned char* to;
 };
 
+__device__ __forceinline__ unsigned char
+source_code(const SourceMatrix& from, int bits, std::size_t at) {
+  const auto* const codes = static_cast<const unsigned char*>(from.weight);
+  const unsigned code = code_at(codes, at, bits);
+  return static_cast<unsigned char>(
+      from.is_mxfp4 ? mxfp4_as_affine(code) : code);
+}
+
+// A scale and a bias of the blocks.
+__device__ __forceinline__ void source_scales(
+    const SourceMatrix& from,
+    std::size_t at,
+    unsigned short (&scales)[2]) {
+  if (from.is_mxfp4) {
+    const int exponent = static_cast<const unsigned char*>(from.scales)[at];
+    const float scale = ldexpf(0.5F, exponent - 127);
+    scales[0] = __bfloat16_as_ushort(__float2bfloat16(scale));
+    scales[1] = __bfloat16_as_ushort(
+        __float2bfloat16(-static_cast<float>(kMxfp4Offset) * scale));
+    return;
+  }
+  scales[0] = static_cast<const unsigned short*>(from.scales)[at];
+  scales[1] = static_cast<const unsigned short*>(from.biases)[at];
+}
+
 // One block of threads a block of the matrix: blockIdx is (column, row, index).
 __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
   extern __shared__ __align__(16) unsigned char block[];
@@ -24,6 +49,7 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
   const std::size_t base = static_cast<std::size_t>(blockIdx.z) *
       static_cast<std::size_t>(layout.rows);
   const int n_bytes = layout.block_bytes();
+  const int source_bits = args.from.bits == 0 ? layout.bits : args.from.bits;
   for (int i = static_cast<int>(threadIdx.x); i < n_bytes / 4; i += kThreads) {
     reinterpret_cast<unsigned*>(block)[i] = 0;
   }
@@ -45,14 +71,11 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
           row * cols + static_cast<std::size_t>(first_col + col);
       const CodePlace place = code_place(layout.bits, r, col);
       if (layout.bits == 4) {
-        const auto code =
-            static_cast<const unsigned char*>(args.from.weight)[at / 2] >>
-            (at % 2 * 4);
-        block[place.byte] = static_cast<unsigned char>(
-            block[place.byte] | (code & 15) << place.shift);
-      } else if (layout.bits == 8) {
+        const unsigned char code = source_code(args.from, source_bits, at);
         block[place.byte] =
-            static_cast<const unsigned char*>(args.from.weight)[at];
+            static_cast<unsigned char>(block[place.byte] | code << place.shift);
+      } else if (layout.bits == 8) {
+        block[place.byte] = source_code(args.from, source_bits, at);
       } else {
         *reinterpret_cast<unsigned short*>(block + place.byte) =
             static_cast<const unsigned short*>(args.from.weight)[at];
@@ -71,10 +94,12 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
       const std::size_t at = (base + static_cast<std::size_t>(first_row + r)) *
               (cols / static_cast<std::size_t>(layout.group)) +
           static_cast<std::size_t>((first_col + col) / layout.group);
+      unsigned short scales[2];
+      source_scales(args.from, at, scales);
       auto* to = reinterpret_cast<unsigned short*>(
           block + scale_place(layout, r, col));
-      to[0] = static_cast<const unsigned short*>(args.from.scales)[at];
-      to[1] = static_cast<const unsigned short*>(args.from.biases)[at];
+      to[0] = scales[0];
+      to[1] = scales[1];
     }
   }
   __syncthreads();

@@ -108,8 +108,15 @@ std::optional<PackedLayout> layout_of(const Matrix& source) {
     layout.type = *type;
     return layout;
   }
-  const bool known = format.mode == QuantMode::affine &&
-      (format.bits == 4 || format.bits == 8) &&
+  if (format.mode == QuantMode::mxfp4) {
+    layout.bits = 8;
+    layout.group = format.group_size;
+    layout.type = Float::bf16;
+    return layout;
+  }
+  // Narrow codes are put into wider ones, which changes no number.
+  const bool known = format.mode == QuantMode::affine && format.bits >= 2 &&
+      format.bits <= 8 && format.bits != 7 &&
       (format.group_size == 32 || format.group_size == 64 ||
        format.group_size == 128);
   if (!known) {
@@ -119,7 +126,7 @@ std::optional<PackedLayout> layout_of(const Matrix& source) {
   if (!type) {
     return std::nullopt;
   }
-  layout.bits = format.bits;
+  layout.bits = format.bits <= 4 ? 4 : 8;
   layout.group = format.group_size;
   layout.type = *type;
   return layout;
@@ -165,7 +172,9 @@ void fill_blocks(const Matrix& source, const Matrix& packed) {
       std::max(1, blocks.num_matrices),
       {device_pointer(source.weight),
        pointer(source.scales),
-       pointer(source.biases)},
+       pointer(source.biases),
+       source.format.is_quantized() ? source.format.bits : 0,
+       source.format.mode == QuantMode::mxfp4},
       device_pointer(packed.weight));
   check(cudaDeviceSynchronize(), "pack");
 }

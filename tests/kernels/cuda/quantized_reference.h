@@ -205,8 +205,9 @@ struct QuantizedCache {
   }
 };
 
-/// That a row holds what `elements` quantize to. `exact`: to the bit; else the
-/// elements were not rounded, and a code may be the next one.
+/// That a row holds what `elements` quantize to: to the bit if `exact`. Else
+/// they were not rounded yet, and a number may be off by a code: the affine form
+/// has its zero on a code, so that the other end of its range may fall short.
 inline void expect_row(
     const QuantizedNumbers& got,
     std::size_t row,
@@ -224,7 +225,7 @@ inline void expect_row(
           got.value(row, d),
           elements[d],
           0.01 * (1 + std::abs(elements[d])) +
-              0.6 * std::abs(expected.scale(0, d)))
+              1.1 * std::abs(expected.scale(0, d)))
           << d;
     }
   }
