@@ -206,8 +206,9 @@ struct QuantizedCache {
 };
 
 /// That a row holds what `elements` quantize to: to the bit if `exact`. Else
-/// they were not rounded yet, and a number may be off by a code: the affine form
-/// has its zero on a code, so that the other end of its range may fall short.
+/// they were not rounded yet, and a number may be off by a code: the affine
+/// form has its zero on a code, so that the other end of its range may fall
+/// short.
 inline void expect_row(
     const QuantizedNumbers& got,
     std::size_t row,
