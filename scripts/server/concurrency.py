@@ -5,6 +5,9 @@ never cross; the prefix cache changes nothing; clients that leave free what they
 held.
 
     concurrency.py [--model FILE] [--requests 64] [--rounds 1] [--longest 4000]
+                   [--kv-bits 8] [--device gpu --exact]
+
+On a GPU that holds with --exact, its deterministic mode.
 """
 
 import argparse
@@ -68,12 +71,18 @@ def main():
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--longest", type=int, default=4000)
     parser.add_argument("--kv-bits", choices=["4", "8"])
+    parser.add_argument("--device", choices=["cpu", "gpu"])
+    parser.add_argument("--exact", action="store_true")
     arguments = parser.parse_args()
     model = arguments.model or default_model()
     checks = Checks()
     options = ["--max-memory", "3G", "--max-queue", "1000"]
     if arguments.kv_bits:
         options += ["--kv-bits", arguments.kv_bits]
+    if arguments.device:
+        options += ["--device", arguments.device]
+    if arguments.exact:
+        options += ["--exact"]
     program = find_program()
     with Server(program, model, *options) as server, \
             Server(program, model, *options, "--no-prefix-cache", "--max-num-seqs", "1") as alone:

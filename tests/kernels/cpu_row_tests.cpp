@@ -147,8 +147,8 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
     x[300] = 40.0F;                    // stands out: its group is fine
     expect_same_everywhere([&](const KernelTable& kernels) {
       std::vector<std::byte> row(layout.n_bytes());
-      const void* const from = x.data();
-      kernels.quantize_rows(&from, Float::f32, layout, row.data());
+      const float* const from = x.data();
+      kernels.quantize_rows(&from, layout, row.data());
       const auto groups = layout.num_groups();
       const std::byte* const scales = row.data() + layout.scales_at();
       std::int32_t num_fine;
@@ -189,60 +189,6 @@ TEST(CpuRows, QuantizedRowsHoldTheirSums) {
   }
 }
 
-// Second codes of a group lie four rows side by side, the rest after them.
-TEST(CpuRows, SecondCodesLieInRuns) {
-  const int group = 32;
-  const std::size_t num_rows = 6;
-  auto x = random_floats(num_rows * 64, 95);
-  std::vector<const void*> rows;
-  for (std::size_t row = 0; row < num_rows; ++row) {
-    x[row * 64 + 40] = 40.0F; // group 1
-    rows.push_back(x.data() + row * 64);
-  }
-  const QuantizedLayout together{64, group, num_rows};
-  const QuantizedLayout one{64, group};
-  for (const KernelTable* kernels : available_kernels()) {
-    std::vector<std::byte> block(together.n_bytes());
-    kernels->quantize_rows(rows.data(), Float::f32, together, block.data());
-    for (std::size_t row = 0; row < num_rows; ++row) {
-      std::vector<std::byte> alone(one.n_bytes());
-      kernels->quantize_rows(&rows[row], Float::f32, one, alone.data());
-      const std::size_t run = row / kMostFineRun * kMostFineRun;
-      const std::size_t run_rows =
-          std::min<std::size_t>(kMostFineRun, num_rows - run);
-      for (std::size_t col = 0; col < group; ++col) {
-        EXPECT_EQ(
-            block
-                [together.second_codes_at() + run * group +
-                 (col / 4 * run_rows + row - run) * 4 + col % 4],
-            alone[one.second_codes_at() + col])
-            << kernels->name << " row " << row << " column " << col;
-      }
-    }
-  }
-}
-
-// Rows of 16 bits are quantized as their float32 values are.
-TEST(CpuRows, RowsOfEveryTypeAreQuantizedAlike) {
-  const QuantizedLayout layout{192, 64, 2};
-  auto values = random_floats(2 * 192, 97);
-  values[5] = 40.0F;
-  for (const Float type : {Float::f16, Float::bf16}) {
-    const auto stored = encode(values, type);
-    const auto floats = decode(stored.data(), type, values.size());
-    const void* const narrow[] = {
-        stored.data(), stored.data() + 192 * size_of(type)};
-    const void* const wide[] = {floats.data(), floats.data() + 192};
-    for (const KernelTable* kernels : available_kernels()) {
-      std::vector<std::byte> block(layout.n_bytes());
-      std::vector<std::byte> expected(layout.n_bytes());
-      kernels->quantize_rows(narrow, type, layout, block.data());
-      kernels->quantize_rows(wide, Float::f32, layout, expected.data());
-      EXPECT_EQ(block, expected) << kernels->name;
-    }
-  }
-}
-
 // A block of several rows holds what blocks of one row do.
 TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
   const int cols = 192;
@@ -254,9 +200,10 @@ TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
   const QuantizedLayout together{cols, group, 3};
   const QuantizedLayout one{cols, group};
   expect_same_everywhere([&](const KernelTable& kernels) {
-    const void* const rows[] = {x.data(), x.data() + cols, x.data() + 2 * cols};
+    const float* const rows[] = {
+        x.data(), x.data() + cols, x.data() + 2 * cols};
     std::vector<std::byte> block(together.n_bytes());
-    kernels.quantize_rows(rows, Float::f32, together, block.data());
+    kernels.quantize_rows(rows, together, block.data());
     std::vector<FineGroup> fine(3);
     std::memcpy(
         fine.data(),
@@ -269,7 +216,7 @@ TEST(CpuRows, RowsQuantizedTogetherAreAsAlone) {
     EXPECT_EQ(fine[2].row, 1);
     for (std::size_t row = 0; row < 3; ++row) {
       std::vector<std::byte> alone(one.n_bytes());
-      kernels.quantize_rows(&rows[row], Float::f32, one, alone.data());
+      kernels.quantize_rows(&rows[row], one, alone.data());
       for (std::size_t col = 0; col < cols; ++col) {
         EXPECT_EQ(block[(col / 4 * 3 + row) * 4 + col % 4], alone[col]);
       }

@@ -21,47 +21,47 @@ void merge_fine_groups(
     const QuantizedLayout& layout,
     std::byte* to) {
   const QuantizedLayout one{layout.cols, layout.group};
+  const auto group_cols = static_cast<std::size_t>(layout.group);
   struct Rest { // of one row's fine groups
-    const FineGroup* next;
-    const FineGroup* end;
-    const std::int8_t* codes;
+    const std::byte* next;
+    const std::byte* end;
+    const std::byte* codes;
   };
   std::array<Rest, kMostBlockRows> rests;
   std::int32_t total = 0;
   for (int row = 0; row < layout.num_rows; ++row) {
     std::int32_t count;
     std::memcpy(&count, rows[row] + one.num_fine_at(), sizeof(count));
-    const auto* const first =
-        reinterpret_cast<const FineGroup*>(rows[row] + one.fine_groups_at());
+    const std::byte* const first = rows[row] + one.fine_groups_at();
     rests[static_cast<std::size_t>(row)] = {
         first,
-        first + count,
-        reinterpret_cast<const std::int8_t*>(
-            rows[row] + one.second_codes_at())};
+        first + static_cast<std::size_t>(count) * sizeof(FineGroup),
+        rows[row] + one.second_codes_at()};
     total += count;
   }
   std::memcpy(to + layout.num_fine_at(), &total, sizeof(total));
-  auto* fine = reinterpret_cast<FineGroup*>(to + layout.fine_groups_at());
-  auto* codes = reinterpret_cast<std::int8_t*>(to + layout.second_codes_at());
-  std::array<const std::int8_t*, kMostBlockRows> of_group;
+  std::byte* groups = to + layout.fine_groups_at();
+  std::byte* codes = to + layout.second_codes_at();
   for (std::int32_t group = 0; total > 0; ++group) {
-    int num_rows = 0;
     for (std::int32_t row = 0; row < layout.num_rows; ++row) {
       Rest& rest = rests[static_cast<std::size_t>(row)];
-      if (rest.next == rest.end || rest.next->group != group) {
+      FineGroup fine;
+      if (rest.next == rest.end) {
         continue;
       }
-      *fine = *rest.next++;
-      fine++->row = row;
-      of_group[static_cast<std::size_t>(num_rows++)] = rest.codes;
-      rest.codes += layout.group;
+      std::memcpy(&fine, rest.next, sizeof(fine));
+      if (fine.group != group) {
+        continue;
+      }
+      fine.row = row;
+      std::memcpy(groups, &fine, sizeof(fine));
+      std::memcpy(codes, rest.codes, group_cols);
+      rest.next += sizeof(fine);
+      rest.codes += group_cols;
+      groups += sizeof(fine);
+      codes += group_cols;
+      --total;
     }
-    for (int first = 0; first < num_rows; first += kMostFineRun) {
-      const int count = std::min(kMostFineRun, num_rows - first);
-      interleave_codes(of_group.data() + first, count, layout.group, codes);
-      codes += count * layout.group;
-    }
-    total -= num_rows;
   }
 }
 
@@ -140,24 +140,15 @@ Activations::Activations(
     const int count = rows_of(block, block_rows_, num_rows);
     std::byte* const to =
         data_.get() + static_cast<std::size_t>(block) * block_bytes;
-    std::array<const void*, kMostBlockRows> rows;
-    if (!norm) {
-      for (int m = 0; m < count; ++m) {
-        const auto idx = static_cast<std::size_t>(m);
-        rows[idx] = x.row(static_cast<std::size_t>(block * block_rows_) + idx);
-      }
-      kernels.quantize_rows(rows.data(), x.type, {w.cols, w.group, count}, to);
-      return;
-    }
     const auto floats =
         make_scratch<float>(static_cast<std::size_t>(count) * padded);
+    std::array<const float*, kMostBlockRows> rows;
     for (int m = 0; m < count; ++m) {
       const auto idx = static_cast<std::size_t>(m);
       prepare(block * block_rows_ + m, floats.get() + idx * padded);
       rows[idx] = floats.get() + idx * padded;
     }
-    kernels.quantize_rows(
-        rows.data(), Float::f32, {w.cols, w.group, count}, to);
+    kernels.quantize_rows(rows.data(), {w.cols, w.group, count}, to);
   });
 }
 

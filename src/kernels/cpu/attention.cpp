@@ -52,22 +52,6 @@ rope_table(const Context& context, const AttentionArgs& args, int num_rows) {
   return table;
 }
 
-// Asks for memory that will be read, or written, soon: rows of a head lie
-// apart, and processors fetch ahead by themselves only what lies together.
-void fetch(const void* row, std::size_t n_bytes) {
-  constexpr std::size_t kLine = 64;
-  for (std::size_t at = 0; at < n_bytes; at += kLine) {
-    __builtin_prefetch(static_cast<const std::byte*>(row) + at);
-  }
-}
-void fetch_for_writing(const void* row, std::size_t n_bytes) {
-  constexpr std::size_t kLine = 64;
-  for (std::size_t at = 0; at < n_bytes; at += kLine) {
-    __builtin_prefetch(
-        static_cast<const std::byte*>(row) + at, /* for writing */ 1);
-  }
-}
-
 // Rows [first, first + count) of a sequence, whose rows begin at `base`, with
 // the heads of one key/value head.
 struct Unit {
@@ -131,11 +115,6 @@ class Step {
     std::vector<void*> out_rows(num_rows);
     for (int token = 0; token < unit.count; ++token) {
       const int row = unit.base + unit.first + token;
-      if (token + 1 < unit.count) {
-        fetch(
-            head_of(args_.queries, row + 1, unit.kv_head * group()),
-            dim * group_size * size_of(args_.queries.type));
-      }
       const SeenKeys keys = seen_by(
           *unit.sequence, unit.sequence->first_position + unit.first + token);
       for (int idx = 0; idx < group(); ++idx) {
@@ -147,9 +126,6 @@ class Step {
         query_rows[at] = query;
         seen[at] = keys;
         out_rows[at] = out_of(row, head);
-        fetch_for_writing(
-            out_rows[at],
-            static_cast<std::size_t>(args_.head_dim) * size_of(out_.type));
       }
     }
     context_.kernels.attend(AttentionJob{
@@ -208,12 +184,6 @@ class Step {
         static_cast<std::size_t>(head * args_.head_dim) * size_of(out_.type);
   }
 
-  const std::byte* head_of(const Rows& rows, int row, int head) const {
-    return static_cast<const std::byte*>(
-               rows.row(static_cast<std::size_t>(row))) +
-        static_cast<std::size_t>(head * args_.head_dim) * size_of(rows.type);
-  }
-
   // Head `head` of row `row`, normalized and rotated.
   void load_head(
       const Rows& rows,
@@ -222,7 +192,10 @@ class Step {
       int head,
       float* to) const {
     const int dim = args_.head_dim;
-    context_.kernels.load_row(head_of(rows, row, head), rows.type, dim, to);
+    const auto* from =
+        static_cast<const std::byte*>(rows.row(static_cast<std::size_t>(row))) +
+        static_cast<std::size_t>(head * dim) * size_of(rows.type);
+    context_.kernels.load_row(from, rows.type, dim, to);
     if (norm) {
       context_.kernels.rms_norm(
           to, dim, norm->weight.data, norm->weight.type, norm->eps);

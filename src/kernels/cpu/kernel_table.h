@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <string_view>
 
 #include "kernels/cpu/kv_layout.h"
@@ -34,9 +33,6 @@ inline constexpr int kFineSteps = 254;
 /// Rows of a block of activations, at most.
 inline constexpr int kMostBlockRows = 16;
 
-/// Fine groups, one of each row, that meet a weight together.
-inline constexpr int kMostFineRun = 4;
-
 /// A group of a row that has second codes.
 struct FineGroup {
   std::int32_t group;
@@ -55,9 +51,7 @@ struct FineGroup {
 /// give what remains of its elements, in parts of a step, so that they are not
 /// lost beside the large one. Few groups are fine, and most of the error of
 /// plain int8 comes from them. Their number (int32) comes first, then each of
-/// them, by group and then by row, then their second codes: those of up to
-/// kMostFineRun rows of one group lie as a block's codes do,
-/// [cols / 4][rows of the run][4].
+/// them, by group and then by row, then their second codes [fine][group].
 struct QuantizedLayout {
   int cols = 0;
   int group = 0;
@@ -90,30 +84,6 @@ struct QuantizedLayout {
     return second_codes_at() + scales_at();
   }
 };
-
-/// Rows of the fine groups at `fine` that form a run, of at most `num_fine`.
-QWEN3_MLX_INLINE int fine_run(const FineGroup* fine, std::ptrdiff_t num_fine) {
-  const auto most =
-      num_fine < kMostFineRun ? static_cast<int>(num_fine) : kMostFineRun;
-  int count = 1;
-  while (count < most && fine[count].group == fine->group) {
-    ++count;
-  }
-  return count;
-}
-
-/// Puts codes of one group of `num_rows` rows side by side, four by four.
-QWEN3_MLX_INLINE void interleave_codes(
-    const std::int8_t* const* rows,
-    int num_rows,
-    int group_cols,
-    std::int8_t* to) {
-  for (int col = 0; col < group_cols; col += 4) {
-    for (int row = 0; row < num_rows; ++row, to += 4) {
-      std::memcpy(to, rows[row] + col, 4);
-    }
-  }
-}
 
 /// out[m] = x[m] W^T (+ bias) (+ residual[m]), or, with up_tile_offset,
 /// silu(x[m] G^T) * (x[m] U^T) where W holds the rows of G, then those of U.
@@ -206,10 +176,10 @@ struct KernelTable {
       const void* weight,
       Float weight_type,
       float eps);
-  /// Makes a block of layout.num_rows rows of `type`.
+  /// Makes a block of layout.num_rows rows, each of which holds zeros beyond
+  /// `layout.cols`.
   void (*quantize_rows)(
-      const void* const* x,
-      Float type,
+      const float* const* x,
       const QuantizedLayout& layout,
       std::byte* to);
   /// Quantizes a group of `count` floats, a multiple of 16 up to kMaxHeadDim,

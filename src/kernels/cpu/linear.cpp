@@ -16,8 +16,6 @@ constexpr int kRowsPerChunk = 4;
 // Fewest bytes of weights a thread takes at a time: a microsecond or two of
 // reading, above the cost of claiming, so fine that threads end together.
 constexpr std::size_t kLeastBytesPerChunk = 32 * 1024;
-// Rows whose products take about as long as reading what they meet.
-constexpr int kRowsPerReading = 8;
 // Most bytes of weights a thread takes at a time when many rows meet them: they
 // stay in the L2 cache, beside activations, while panel after panel of rows
 // passes.
@@ -46,14 +44,10 @@ std::vector<int> chunk_ends(const Context& context, const MatmulJob& job) {
   const std::size_t tile_bytes =
       job.layout.tile_bytes() * (job.up_tile_offset != 0 ? 2 : 1);
   const int tiles = output_tiles(job);
-  // Each row more is as much work again, beside which reading is little.
-  const std::size_t rows_per_reading =
-      static_cast<std::size_t>(1 + job.num_rows / kRowsPerReading);
   const int least = std::max(
       1,
       static_cast<int>(
-          kLeastBytesPerChunk / rows_per_reading /
-          std::max<std::size_t>(tile_bytes, 1)));
+          kLeastBytesPerChunk / std::max<std::size_t>(tile_bytes, 1)));
   const int most = job.num_rows <= kPanelRows
       ? tiles
       : std::max(

@@ -14,26 +14,6 @@
 /// Columns of one partial sum of the float path.
 inline constexpr int kSumCols = 64;
 
-// Adds what the second codes of a run of fine groups give.
-template <Codes codes, int num_rows>
-inline void add_fine_run(
-    const PackedLayout& layout,
-    const std::byte* block,
-    const FineGroup* fine,
-    const std::int8_t* x,
-    F32* out) {
-  I32 dots[num_rows];
-  for (int m = 0; m < num_rows; ++m) {
-    dots[m] = set1_i(-kCodeOffset<codes> * fine[m].code_sum);
-  }
-  block_dots<codes, num_rows>(block, layout.group, x, dots);
-  const F32 scale = load_any(block + layout.code_bytes(), layout.type, 0);
-  for (int m = 0; m < num_rows; ++m) {
-    F32& sum = out[fine[m].row];
-    sum = fma(to_float(dots[m]), mul(scale, set1(fine[m].scale)), sum);
-  }
-}
-
 // Adds what the second codes of a block's rows give.
 template <Codes codes>
 inline void add_fine_groups(
@@ -42,32 +22,21 @@ inline void add_fine_groups(
     const std::byte* tile,
     const std::byte* rows,
     F32* out) {
-  static_assert(kMostFineRun == 4);
   std::int32_t num_fine;
   std::memcpy(&num_fine, rows + x_layout.num_fine_at(), sizeof(num_fine));
   const auto* fine =
       reinterpret_cast<const FineGroup*>(rows + x_layout.fine_groups_at());
   const auto* x =
       reinterpret_cast<const std::int8_t*>(rows + x_layout.second_codes_at());
-  for (const FineGroup* const end = fine + num_fine; fine < end;) {
+  for (const FineGroup* const end = fine + num_fine; fine < end; ++fine) {
     const std::byte* const block =
         tile + static_cast<std::size_t>(fine->group) * layout.block_bytes();
-    const int count = fine_run(fine, end - fine);
-    switch (count) {
-    case 1:
-      add_fine_run<codes, 1>(layout, block, fine, x, out);
-      break;
-    case 2:
-      add_fine_run<codes, 2>(layout, block, fine, x, out);
-      break;
-    case 3:
-      add_fine_run<codes, 3>(layout, block, fine, x, out);
-      break;
-    default:
-      add_fine_run<codes, 4>(layout, block, fine, x, out);
-    }
-    fine += count;
-    x += layout.group * count;
+    I32 dot = set1_i(-kCodeOffset<codes> * fine->code_sum);
+    block_dots<codes, 1>(block, layout.group, x, &dot);
+    const F32 scale = load_any(block + layout.code_bytes(), layout.type, 0);
+    out[fine->row] =
+        fma(to_float(dot), mul(scale, set1(fine->scale)), out[fine->row]);
+    x += layout.group;
   }
 }
 
@@ -261,10 +230,9 @@ tile_rows(const MatmulJob& job, int tile_idx, int first_row, F32* acc) {
 }
 
 // Asks for what the sums will meet, and where they go: rows lie apart, and
-// nothing tells the processor of them before. Must be inlined: GCC drops calls
-// of functions that do nothing but fetch.
+// nothing tells the processor of them before.
 template <int num_rows>
-QWEN3_MLX_INLINE void
+inline void
 fetch_outputs(const MatmulJob& job, int first_row, std::size_t first) {
   for (int m = 0; m < num_rows; ++m) {
     if (job.residual != nullptr) {

@@ -111,19 +111,12 @@ void rms_norm(
 // share of greedy tokens that int8 turns from 3 % to 1.5 %.
 inline constexpr float kFineRatio = 5.0F;
 
-// Codes of one group that begins at element `first`: round(x * inverse), whose
-// sum is returned.
-template <Float type>
-inline std::int32_t round_group(
-    const void* x,
-    std::size_t first,
-    std::size_t group_cols,
-    F32 inverse,
-    std::int8_t* codes) {
+// Codes of one group: round(x * inverse), whose sum is returned.
+inline std::int32_t
+round_group(const float* x, int group, F32 inverse, std::int8_t* codes) {
   I32 total = set1_i(0);
-  for (std::size_t idx = 0; idx < group_cols; idx += kLanes) {
-    const I32 rounded =
-        round_to_int(mul(load_any(x, type, first + idx), inverse));
+  for (int idx = 0; idx < group; idx += kLanes) {
+    const I32 rounded = round_to_int(mul(load(x + idx), inverse));
     total = add_i(total, rounded);
     store_i8(codes + idx, rounded);
   }
@@ -131,16 +124,14 @@ inline std::int32_t round_group(
 }
 
 // Codes of what round_group() left of each element.
-template <Float type>
 inline std::int32_t round_rest_of_group(
-    const void* x,
-    std::size_t first,
-    std::size_t group_cols,
+    const float* x,
+    int group,
     F32 inverse,
     std::int8_t* codes) {
   I32 total = set1_i(0);
-  for (std::size_t idx = 0; idx < group_cols; idx += kLanes) {
-    const F32 steps = mul(load_any(x, type, first + idx), inverse);
+  for (int idx = 0; idx < group; idx += kLanes) {
+    const F32 steps = mul(load(x + idx), inverse);
     const I32 rest = round_to_int(
         mul(sub(steps, to_float(round_to_int(steps))),
             set1(static_cast<float>(kFineSteps))));
@@ -150,25 +141,8 @@ inline std::int32_t round_rest_of_group(
   return sum_i(total);
 }
 
-// What the largest element of a group of x exceeds when the group is fine.
-// Asks for `next` meanwhile: processors fetch ahead by themselves only as far
-// as a page goes.
-template <Float type>
-inline float fine_bound(const void* x, int cols, const void* next) {
-  F32 squares = set1(0);
-  for (int idx = 0; idx < cols; idx += kLanes) {
-    const auto at = static_cast<std::size_t>(idx);
-    __builtin_prefetch(
-        static_cast<const std::byte*>(next) + at * size_of(type));
-    const F32 v = load_any(x, type, at);
-    squares = fma(v, v, squares);
-  }
-  return kFineRatio * __builtin_sqrtf(sum(squares) / static_cast<float>(cols));
-}
-
-template <Float type>
-inline void quantize_rows_of(
-    const void* const* x,
+void quantize_rows(
+    const float* const* x,
     const QuantizedLayout& layout,
     std::byte* to) {
   const auto num_rows = static_cast<std::size_t>(layout.num_rows);
@@ -181,27 +155,29 @@ inline void quantize_rows_of(
   auto* second_codes =
       reinterpret_cast<std::int8_t*>(to + layout.second_codes_at());
   std::int32_t num_fine = 0;
-  std::int8_t rests[kMostBlockRows][kMostGroupCols]; // second codes of a group
-  const std::int8_t* rest_of[kMostBlockRows];
   float fine_above[kMostBlockRows];
   for (std::size_t row = 0; row < num_rows; ++row) {
-    rest_of[row] = rests[row];
-    fine_above[row] = fine_bound<type>(
-        x[row], layout.cols, row + 1 < num_rows ? x[row + 1] : x[row]);
+    F32 squares = set1(0);
+    for (int idx = 0; idx < layout.cols; idx += kLanes) {
+      const F32 v = load(x[row] + idx);
+      squares = fma(v, v, squares);
+    }
+    fine_above[row] = kFineRatio *
+        __builtin_sqrtf(sum(squares) / static_cast<float>(layout.cols));
   }
   for (std::size_t group = 0; group < layout.num_groups(); ++group) {
     const std::size_t begin = group * group_cols;
-    int num_rests = 0;
     for (std::size_t row = 0; row < num_rows; ++row) {
+      const float* const from = x[row] + begin;
       F32 largest = set1(0);
-      for (std::size_t idx = 0; idx < group_cols; idx += kLanes) {
-        largest = max(largest, abs(load_any(x[row], type, begin + idx)));
+      for (int idx = 0; idx < layout.group; idx += kLanes) {
+        largest = max(largest, abs(load(from + idx)));
       }
       const float most = max_lane(largest);
       const F32 inverse = set1(most > 0 ? 127.0F / most : 0.0F);
       std::int8_t row_codes[kMostGroupCols];
       const std::int32_t code_sum =
-          round_group<type>(x[row], begin, group_cols, inverse, row_codes);
+          round_group(from, layout.group, inverse, row_codes);
       for (std::size_t col = 0; col < group_cols; col += 4) {
         std::memcpy(
             codes + (begin + col) * num_rows + 4 * row, row_codes + col, 4);
@@ -212,8 +188,8 @@ inline void quantize_rows_of(
       float scaled_sum = scale * static_cast<float>(code_sum);
       if (most > fine_above[row]) {
         const float fine_scale = scale / static_cast<float>(kFineSteps);
-        const std::int32_t second_sum = round_rest_of_group<type>(
-            x[row], begin, group_cols, inverse, rests[num_rests]);
+        const std::int32_t second_sum =
+            round_rest_of_group(from, layout.group, inverse, second_codes);
         scaled_sum = __builtin_fmaf(
             fine_scale, static_cast<float>(second_sum), scaled_sum);
         fine[num_fine++] = {
@@ -221,36 +197,15 @@ inline void quantize_rows_of(
             static_cast<std::int32_t>(row),
             second_sum,
             fine_scale};
-        ++num_rests;
+        second_codes += group_cols;
       }
       const std::size_t at = group * num_rows + row;
       scales[at] = scale;
       sums[at] = scaled_sum;
       code_sums[at] = code_sum;
     }
-    for (int first = 0; first < num_rests; first += kMostFineRun) {
-      const int left = num_rests - first;
-      const int count = left < kMostFineRun ? left : kMostFineRun;
-      interleave_codes(rest_of + first, count, layout.group, second_codes);
-      second_codes += count * layout.group;
-    }
   }
   std::memcpy(to + layout.num_fine_at(), &num_fine, sizeof(num_fine));
-}
-
-void quantize_rows(
-    const void* const* x,
-    Float type,
-    const QuantizedLayout& layout,
-    std::byte* to) {
-  switch (type) {
-  case Float::f32:
-    return quantize_rows_of<Float::f32>(x, layout, to);
-  case Float::f16:
-    return quantize_rows_of<Float::f16>(x, layout, to);
-  case Float::bf16:
-    return quantize_rows_of<Float::bf16>(x, layout, to);
-  }
 }
 
 // The end of the range that is farther from zero is met exactly, and so is zero

@@ -76,25 +76,23 @@ rotation_of(const float* periods, int position, int lane) {
   return rotation;
 }
 
-// A head of a new position by one warp: norm, then rotation, to shared or
-// global memory.
+// A head of a new position by one warp, whose lanes hold the dimensions lane,
+// lane + 32...: norm, then rotation, to shared or global memory.
 template <class T, int D>
-__device__ __forceinline__ void prepare_head(
-    const T* from,
+__device__ __forceinline__ void place_head(
+    float (&v)[D / 32],
     const T* norm,
     float eps,
     const Rotation<D>& rotation,
     int lane,
     T* to) {
   constexpr int kEach = D / 32;
-  float v[kEach];
-  float squares = 0;
-#pragma unroll
-  for (int j = 0; j < kEach; ++j) {
-    v[j] = to_float(from[j * 32 + lane]);
-    squares += v[j] * v[j];
-  }
   if (norm != nullptr) {
+    float squares = 0;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      squares += v[j] * v[j];
+    }
     const float factor = rsqrtf(warp_sum(squares) / D + eps);
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
@@ -110,6 +108,22 @@ __device__ __forceinline__ void prepare_head(
     from_float(a * cosine - b * sine, to[j * 32 + lane]);
     from_float(b * cosine + a * sine, to[(j + kEach / 2) * 32 + lane]);
   }
+}
+
+template <class T, int D>
+__device__ __forceinline__ void prepare_head(
+    const T* from,
+    const T* norm,
+    float eps,
+    const Rotation<D>& rotation,
+    int lane,
+    T* to) {
+  float v[D / 32];
+#pragma unroll
+  for (int j = 0; j < D / 32; ++j) {
+    v[j] = to_float(from[j * 32 + lane]);
+  }
+  place_head<T, D>(v, norm, eps, rotation, lane, to);
 }
 
 } // namespace qwen3_mlx::cuda

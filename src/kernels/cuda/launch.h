@@ -60,9 +60,16 @@ inline cudaGraphNode_t newest_node(cudaStream_t stream, const char* what) {
   return nodes[0];
 }
 
+/// How a kernel begins beside others.
+enum class Start {
+  in_order, ///< Where launches overlap, before the one ahead has ended.
+  together, ///< All blocks of threads at once, for they wait for each other.
+};
+
 /// Starts `kernel`; throws Error when it cannot.
 template <class... Args>
-void launch(
+void launch_as(
+    Start start,
     const Launcher& launcher,
     const char* name,
     void (*kernel)(Args...),
@@ -84,14 +91,39 @@ void launch(
   config.dynamicSmemBytes = shared_bytes;
   config.stream = launcher.stream;
   cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  if (start == Start::together) {
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+  } else {
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
   config.attrs = &attribute;
-  config.numAttrs = launcher.overlap ? 1 : 0;
+  config.numAttrs = start == Start::together || launcher.overlap ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, args...), name);
   if (launcher.recorded != nullptr) {
     launcher.recorded->emplace_back(name, newest_node(launcher.stream, name));
   }
+}
+
+template <class... Args>
+void launch(
+    const Launcher& launcher,
+    const char* name,
+    void (*kernel)(Args...),
+    dim3 grid,
+    int block,
+    std::size_t shared_bytes,
+    Args... args) {
+  launch_as(
+      Start::in_order,
+      launcher,
+      name,
+      kernel,
+      grid,
+      block,
+      shared_bytes,
+      args...);
 }
 
 } // namespace qwen3_mlx::cuda

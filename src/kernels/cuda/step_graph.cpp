@@ -2,6 +2,7 @@
 #include "kernels/cuda/step_graph.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <map>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "kernels/cuda/persistent_step.h"
 #include "kernels/cuda/primitive.h"
 #include "mlx/ops.h"
 #include "mlx/utils.h"
@@ -79,8 +81,9 @@ class Executable {
   cudaGraphExec_t exec_ = nullptr;
 };
 
-// A recorded launch whose first argument is an Args that changes.
-template <class Args>
+// A recorded launch whose first argument is an Args that changes, and which has
+// so many others.
+template <class Args, std::size_t Others = 1>
 class Patch {
  public:
   explicit Patch(cudaGraphNode_t node) : node_(node) {
@@ -93,10 +96,11 @@ class Patch {
   }
   void apply(cudaGraphExec_t exec, const Args& args) {
     args_ = args;
-    // All these kernels take two arguments.
-    void* arguments[] = {&args_, params_.kernelParams[1]};
+    std::array<void*, 1 + Others> arguments;
+    std::copy_n(params_.kernelParams, arguments.size(), arguments.begin());
+    arguments[0] = &args_;
     cudaKernelNodeParams params = params_;
-    params.kernelParams = arguments;
+    params.kernelParams = arguments.data();
     check(cudaGraphExecKernelNodeSetParams(exec, node_, &params), "node");
   }
 
@@ -195,7 +199,8 @@ class Recorded final : public StepGraph,
       const StepForm& form,
       std::shared_ptr<Runtime> runtime)
       : form_(form), runtime_(std::move(runtime)), arena_(runtime_->pool),
-        shape_(logits.shape()), dtype_(logits.dtype()) {
+        lasting_(runtime_->pool), shape_(logits.shape()),
+        dtype_(logits.dtype()) {
     const auto n = static_cast<std::size_t>(form.num_sequences);
     num_layers_ = count_layers(walk);
     table_ = static_cast<DecodeSequence*>(
@@ -232,18 +237,23 @@ class Recorded final : public StepGraph,
     if (tokens != ids_->args().ids) {
       UnpackArgs args = ids_->args();
       args.ids = tokens;
-      ids_->apply(executable_.get(), args);
+      ids_->apply(executable_->get(), args);
     }
     if (logits != logits_) {
+      if (persistent_) {
+        PersistentStepArgs args = persistent_->args();
+        args.logits = logits;
+        persistent_->apply(executable_->get(), args);
+      }
       for (auto& output : outputs_) {
         GemvArgs args = output.args();
         args.y = static_cast<char*>(logits) +
             (static_cast<char*>(args.y) - static_cast<char*>(logits_));
-        output.apply(executable_.get(), args);
+        output.apply(executable_->get(), args);
       }
       logits_ = logits;
     }
-    check(cudaGraphLaunch(executable_.get(), stream), "step");
+    check(cudaGraphLaunch(executable_->get(), stream), "step");
     for (int& offset : at_offsets_) {
       ++offset;
     }
@@ -260,6 +270,8 @@ class Recorded final : public StepGraph,
   }
 
   void record(const Walk& walk, const mx::array& logits);
+  std::optional<StepProgram> make_program(const RecordedNodes& nodes);
+  void record_persistent(const StepProgram& program);
   void
   update_table(mx::Stream of, cudaStream_t stream, const StepCaches& caches);
   template <class T>
@@ -270,6 +282,7 @@ class Recorded final : public StepGraph,
   StepForm form_;
   std::shared_ptr<Runtime> runtime_;
   Arena arena_;
+  Arena lasting_;                    // what serves one purpose only
   std::vector<mx::array> constants_; // weights, kept alive
   mx::Shape shape_;
   mx::Dtype dtype_;
@@ -279,9 +292,11 @@ class Recorded final : public StepGraph,
   unsigned* counters_ = nullptr;
   std::vector<DecodeSequence> at_table_; // what the GPU has
   std::vector<int> at_offsets_;
-  Executable executable_;
+  std::unique_ptr<Executable> executable_;
   std::optional<Patch<UnpackArgs>> ids_;
+  // Who writes logits: one or the other.
   std::vector<Patch<GemvArgs>> outputs_;
+  std::optional<Patch<PersistentStepArgs, 2>> persistent_;
   void* logits_ = nullptr;
 };
 
@@ -377,7 +392,8 @@ void Recorded::record(const Walk& walk, const mx::array& logits) {
 
   const Stream stream;
   Recording recording(*this, walk, stream.get());
-  executable_.capture(stream.get(), [&] {
+  executable_ = std::make_unique<Executable>();
+  executable_->capture(stream.get(), [&] {
     for (std::size_t idx = 0; idx < steps.size(); ++idx) {
       mx::array out = steps[idx];
       static_cast<CudaPrimitive&>(out.primitive())
@@ -413,6 +429,94 @@ void Recorded::record(const Walk& walk, const mx::array& logits) {
   if (!ids_ || outputs_.empty()) {
     throw Error("CUDA: a recorded step has no tokens or no logits");
   }
+  if (const auto program = make_program(recording.nodes)) {
+    record_persistent(*program);
+  }
+}
+
+// Layers hold the periods of their rotations each for itself, most often the
+// same ones: what the first layer has, if that is so.
+class SharedPeriods {
+ public:
+  const float* operator()(const float* periods, int head_dim) {
+    std::vector<float> values(static_cast<std::size_t>(head_dim / 2));
+    check(
+        cudaMemcpy(
+            values.data(),
+            periods,
+            values.size() * sizeof(float),
+            cudaMemcpyDefault),
+        "periods");
+    if (first_ == nullptr) {
+      first_ = periods;
+      values_ = values;
+    }
+    return values == values_ ? first_ : periods;
+  }
+
+ private:
+  const float* first_ = nullptr;
+  std::vector<float> values_;
+};
+
+// The recorded launches as phases of one kernel, where it can do all of them.
+std::optional<StepProgram> Recorded::make_program(const RecordedNodes& nodes) {
+  if (form_.num_sequences != 1 || !runtime_->launcher.has_warpgroups) {
+    return std::nullopt;
+  }
+  std::vector<StepLaunch> launches;
+  SharedPeriods shared_periods;
+  for (const auto& [name, node] : nodes) {
+    if (name == gemv_name) {
+      launches.emplace_back(Patch<GemvArgs>(node).args());
+    } else if (name == attention_name) {
+      DecodeAttentionArgs args = Patch<DecodeAttentionArgs>(node).args();
+      args.periods = shared_periods(args.periods, args.head_dim);
+      launches.emplace_back(AttentionLaunch{args});
+    } else if (name != unpack_name || &nodes.front().second != &node) {
+      return std::nullopt;
+    }
+  }
+  const auto program = StepProgram::make(
+      launches, logits_, runtime_->launcher.num_sms, [&](std::size_t n_bytes) {
+        void* const memory = lasting_.take(n_bytes);
+        check(cudaMemset(memory, 0, n_bytes), "words");
+        return memory;
+      });
+  return program && supports_persistent_step(runtime_->launcher, *program)
+      ? program
+      : std::nullopt;
+}
+
+void Recorded::record_persistent(const StepProgram& program) {
+  PersistentStepArgs args = upload(
+      program, [&](std::size_t n_bytes) { return lasting_.take(n_bytes); });
+  args.sequences = table_;
+  args.offset = offsets_;
+  args.logits = logits_;
+  const UnpackArgs ids = ids_->args();
+  const Stream stream;
+  RecordedNodes nodes;
+  Launcher launcher = runtime_->launcher;
+  launcher.stream = stream.get();
+  launcher.recorded = &nodes;
+  auto executable = std::make_unique<Executable>();
+  executable->capture(stream.get(), [&] {
+    gather_rows(
+        launcher,
+        ids.layout,
+        ids.from,
+        ids.ids,
+        1,
+        ids.type,
+        ids.to,
+        ids.advance);
+    persistent_step(launcher, program, args);
+  });
+  ids_.emplace(nodes.at(0).second);
+  persistent_.emplace(nodes.at(1).second);
+  outputs_.clear();
+  executable_ = std::move(executable);
 }
 
 // From pinned memory: a copy from elsewhere waits for all that runs.

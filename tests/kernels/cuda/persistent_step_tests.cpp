@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+// A step in one kernel beside the same step as a chain of kernels, each of
+// which is tested against float64.
+#include "kernels/cuda/persistent_step.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "kernels/cuda/attention_reference.h"
+#include "kernels/cuda/device_data.h"
+#include "kernels/cuda/step_launches.h"
+
+namespace qwen3_mlx::cuda {
+namespace {
+
+constexpr int kCapacity = 1200;
+
+// A model with random weights and half-filled caches in the GPU's memory.
+class DeviceModel {
+ public:
+  DeviceModel(const Launcher& launcher, const StepModel& model)
+      : model_(model), launcher_(launcher), rng_(7) {
+    for (int i = 0; i < model.layers; ++i) {
+      at_.layers.push_back(
+          {matrix(model.qkv_rows(), model.hidden),
+           matrix(model.hidden, model.heads * model.head_dim),
+           matrix(2 * model.intermediate, model.hidden),
+           matrix(model.hidden, model.intermediate)});
+      const std::size_t size = static_cast<std::size_t>(model.kv_heads) *
+          kCapacity * static_cast<std::size_t>(model.head_dim);
+      sequences_.push_back({numbers(size, 1), numbers(size, 1), kCapacity, 0});
+    }
+    at_.lm_head = matrix(model.vocab, model.hidden);
+    at_.norm = numbers(static_cast<std::size_t>(model.hidden), 0.1F, 1);
+    at_.head_norm = numbers(static_cast<std::size_t>(model.head_dim), 0.1F, 1);
+    at_.bias = numbers(static_cast<std::size_t>(model.qkv_rows()), 0.3F);
+    at_.periods = reinterpret_cast<const float*>(
+        keep(bytes_of(rope_periods(model.head_dim))));
+    at_.qkv = room(2 * model.qkv_rows());
+    at_.attended = room(2 * model.heads * model.head_dim);
+    at_.gated = room(2 * model.intermediate);
+    at_.logits = room(2 * model.vocab);
+    at_.workspace = reinterpret_cast<float*>(room(1 << 20));
+    at_.counters =
+        reinterpret_cast<unsigned*>(keep(std::vector<std::uint8_t>(4096)));
+    embedding_ = Numbers::random(
+                     rng_, Float::bf16, static_cast<std::size_t>(model.hidden))
+                     .bytes;
+    at_.stream = keep(embedding_);
+  }
+
+  const StepPlaces& places() const {
+    return at_;
+  }
+  std::vector<StepLaunch> launches() const {
+    return launches_of(model_, at_);
+  }
+  const std::vector<DecodeSequence>& sequences() const {
+    return sequences_;
+  }
+
+  // The chain, whose stream is written in place.
+  std::vector<double> run_chain(int position) {
+    check(
+        cudaMemcpy(
+            at_.stream,
+            embedding_.data(),
+            embedding_.size(),
+            cudaMemcpyHostToDevice),
+        "embedding");
+    std::size_t layer = 0;
+    for (const auto& each : launches()) {
+      if (const auto* const product = std::get_if<GemvArgs>(&each)) {
+        gemv(launcher_, *product);
+      } else {
+        DecodeSequence sequence = sequences_[layer++];
+        sequence.offset = position;
+        decode_attention(
+            launcher_,
+            std::get<AttentionLaunch>(each).args,
+            std::span<const DecodeSequence>(&sequence, 1));
+      }
+    }
+    auto logits = read_logits();
+    check(
+        cudaMemcpy(
+            at_.stream,
+            embedding_.data(),
+            embedding_.size(),
+            cudaMemcpyHostToDevice),
+        "embedding");
+    return logits;
+  }
+
+  std::vector<double> read_logits() const {
+    std::vector<std::uint8_t> bytes(static_cast<std::size_t>(model_.vocab) * 2);
+    check(cudaDeviceSynchronize(), "run");
+    check(
+        cudaMemcpy(
+            bytes.data(), at_.logits, bytes.size(), cudaMemcpyDeviceToHost),
+        "logits");
+    return decode_all(Float::bf16, bytes);
+  }
+
+  std::uint8_t* keep(const std::vector<std::uint8_t>& bytes) {
+    memory_.push_back(std::make_unique<DeviceArray<std::uint8_t>>(bytes));
+    return memory_.back()->get();
+  }
+  std::uint8_t* room(int n_bytes) {
+    memory_.push_back(std::make_unique<DeviceArray<std::uint8_t>>(
+        static_cast<std::size_t>(n_bytes)));
+    return memory_.back()->get();
+  }
+
+  template <class T>
+  static std::vector<std::uint8_t> bytes_of(const std::vector<T>& values) {
+    const auto* const begin =
+        reinterpret_cast<const std::uint8_t*>(values.data());
+    return {begin, begin + values.size() * sizeof(T)};
+  }
+
+ private:
+  const void* matrix(int rows, int cols) {
+    packed_.push_back(std::make_unique<PackedOnDevice>(
+        launcher_, RandomMatrix(rng_, model_.layout(rows, cols))));
+    return packed_.back()->get();
+  }
+  std::uint8_t* numbers(std::size_t size, float spread, float center = 0) {
+    return keep(Numbers::random(rng_, Float::bf16, size, spread, center).bytes);
+  }
+
+  StepModel model_;
+  Launcher launcher_;
+  std::mt19937 rng_;
+  std::vector<std::unique_ptr<PackedOnDevice>> packed_;
+  std::vector<std::unique_ptr<DeviceArray<std::uint8_t>>> memory_;
+  std::vector<DecodeSequence> sequences_;
+  std::vector<std::uint8_t> embedding_;
+  StepPlaces at_;
+};
+
+class PersistentStepTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!has_gpu()) {
+      GTEST_SKIP() << "no GPU";
+    }
+    launcher_ = make_launcher();
+    if (!launcher_.has_warpgroups) {
+      GTEST_SKIP() << "not compute capability 9.0";
+    }
+  }
+
+  void compare(const StepModel& model) {
+    SCOPED_TRACE(
+        "hidden " + std::to_string(model.hidden) + ", heads " +
+        std::to_string(model.heads) + " of " + std::to_string(model.head_dim) +
+        ", " + std::to_string(model.bits) + " bits, group " +
+        std::to_string(model.group));
+    DeviceModel device(launcher_, model);
+    const auto program = StepProgram::make(
+        device.launches(),
+        device.places().logits,
+        launcher_.num_sms,
+        [&](std::size_t n) {
+          return device.keep(std::vector<std::uint8_t>(n));
+        });
+    ASSERT_TRUE(program);
+    ASSERT_TRUE(supports_persistent_step(launcher_, *program));
+    PersistentStepArgs args = upload(*program, [&](std::size_t n) {
+      return device.room(static_cast<int>(n));
+    });
+    args.sequences = reinterpret_cast<const DecodeSequence*>(
+        device.keep(DeviceModel::bytes_of(device.sequences())));
+    args.logits = device.places().logits;
+    for (const int position : {0, 1, 15, 16, 63, 64, 200, 511, 1199}) {
+      args.offset = reinterpret_cast<const int*>(
+          device.keep(DeviceModel::bytes_of(std::vector<int>{position})));
+      const auto expected = device.run_chain(position);
+      persistent_step(launcher_, *program, args);
+      const auto got = device.read_logits();
+      // The chain rounds the stream to bfloat16 after each addition.
+      const double error = relative_error(got, expected);
+      EXPECT_LE(error, 1.5e-2) << "position " << position;
+      greatest_ = std::max(greatest_, error);
+      persistent_step(launcher_, *program, args);
+      EXPECT_EQ(device.read_logits(), got) << "position " << position;
+    }
+    std::printf("greatest relative difference %.2e\n", greatest_);
+  }
+
+  Launcher launcher_;
+  double greatest_ = 0;
+};
+
+TEST_F(PersistentStepTest, IsTheChain) {
+  compare({});
+}
+
+TEST_F(PersistentStepTest, HandlesFormats) {
+  compare({.group = 32});
+  compare({.bits = 8});
+  compare({.head_dim = 128, .group = 32});
+  compare({.head_dim = 128, .bits = 8});
+}
+
+TEST_F(PersistentStepTest, HandlesShapes) {
+  compare({.hidden = 896, .intermediate = 4864, .heads = 14, .has_bias = true});
+  compare(
+      {.hidden = 1024,
+       .intermediate = 3072,
+       .heads = 16,
+       .kv_heads = 8,
+       .head_dim = 128,
+       .vocab = 8008});
+  compare(
+      {.hidden = 4096,
+       .layers = 1,
+       .intermediate = 12288,
+       .heads = 32,
+       .kv_heads = 8,
+       .head_dim = 128});
+  compare(
+      {.hidden = 5120,
+       .layers = 1,
+       .intermediate = 1024,
+       .heads = 8,
+       .kv_heads = 8});
+}
+
+} // namespace
+} // namespace qwen3_mlx::cuda
