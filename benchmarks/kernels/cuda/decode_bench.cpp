@@ -317,14 +317,13 @@ class Bench {
             rows);
         route(
             launcher_,
-            hidden,
-            Float::bf16,
-            rows,
-            m.experts,
-            8,
-            true,
-            routed,
-            mix);
+            {.logits = hidden,
+             .num_experts = m.experts,
+             .k = 8,
+             .normalize = true,
+             .experts = routed,
+             .weights = mix},
+            rows);
         GemvArgs args = args_of(parts[2], w[2], x, pairs, rows * 8);
         args.experts = experts;
         args.num_experts = m.experts;
@@ -341,7 +340,14 @@ class Bench {
           run_grouped(args, down, experts, m.experts);
         }
         weighted_sum(
-            launcher_, x, hidden, mix, Float::bf16, rows, 8, m.hidden, x);
+            launcher_,
+            {.residual = x,
+             .parts = hidden,
+             .weights = mix,
+             .k = 8,
+             .cols = m.hidden,
+             .out = x},
+            rows);
       }
       run(parts[4], weights.back(), x, qkv, rows);
     };

@@ -8,16 +8,6 @@
 namespace qwen3_mlx::cuda {
 namespace {
 
-struct RouteArgs {
-  const void* logits;
-  Float type;
-  int num_experts;
-  int k;
-  bool normalize;
-  std::uint32_t* experts;
-  float* weights;
-};
-
 constexpr int kMaxPerLane = 16; // 512 experts
 
 // One warp a row. Ties go to the lower index.
@@ -93,17 +83,8 @@ __global__ void __launch_bounds__(32) route_kernel(const RouteArgs args) {
   }
 }
 
-struct SumArgs {
-  const void* residual;
-  const void* parts;
-  const float* weights;
-  Float type;
-  int k;
-  int cols;
-  void* out;
-};
-
-__global__ void __launch_bounds__(256) weighted_sum_kernel(const SumArgs args) {
+__global__ void __launch_bounds__(256)
+    weighted_sum_kernel(const WeightedSumArgs args) {
   let_next_start();
   wait_for_previous();
   const auto col = blockIdx.x * 256U + threadIdx.x;
@@ -327,44 +308,31 @@ void rms_norm(
       NormArgs{x, weight, eps, type, cols, out});
 }
 
-void route(
-    const Launcher& launcher,
-    const void* logits,
-    Float type,
-    int n,
-    int num_experts,
-    int k,
-    bool normalize,
-    std::uint32_t* experts,
-    float* weights) {
+void route(const Launcher& launcher, const RouteArgs& args, int n) {
   launch(
       launcher,
-      "route",
+      route_name,
       route_kernel,
       dim3(static_cast<unsigned>(n)),
       32,
       0,
-      RouteArgs{logits, type, num_experts, k, normalize, experts, weights});
+      args);
 }
 
 void weighted_sum(
     const Launcher& launcher,
-    const void* residual,
-    const void* parts,
-    const float* weights,
-    Float type,
-    int n,
-    int k,
-    int cols,
-    void* out) {
+    const WeightedSumArgs& args,
+    int n) {
   launch(
       launcher,
-      "weighted_sum",
+      weighted_sum_name,
       weighted_sum_kernel,
-      dim3(static_cast<unsigned>((cols + 255) / 256), static_cast<unsigned>(n)),
+      dim3(
+          static_cast<unsigned>((args.cols + 255) / 256),
+          static_cast<unsigned>(n)),
       256,
       0,
-      SumArgs{residual, parts, weights, type, k, cols, out});
+      args);
 }
 
 } // namespace qwen3_mlx::cuda

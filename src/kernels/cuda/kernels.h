@@ -283,30 +283,36 @@ void decode_attention(
     const DecodeAttentionArgs& args,
     const DecodeTable& table);
 
-/// The k most probable of `num_experts` experts for each row of logits
-/// [n, num_experts], in descending order, with their softmax over all, divided
-/// by its sum over the k if `normalize`.
-void route(
-    const Launcher& launcher,
-    const void* logits,
-    Float type,
-    int n,
-    int num_experts,
-    int k,
-    bool normalize,
-    std::uint32_t* experts,
-    float* weights);
+/// What the kernel behind route() takes first.
+struct RouteArgs {
+  const void* logits = nullptr; ///< [n, num_experts]
+  Float type = Float::bf16;
+  int num_experts = 0;
+  int k = 0;
+  bool normalize = false;
+  std::uint32_t* experts = nullptr; ///< [n, k]
+  float* weights = nullptr;         ///< [n, k]
+};
+inline constexpr const char* route_name = "route";
 
-/// out [n, cols] = residual + sum over k of weights [n, k] * parts [n, k, cols]
-void weighted_sum(
-    const Launcher& launcher,
-    const void* residual,
-    const void* parts,
-    const float* weights,
-    Float type,
-    int n,
-    int k,
-    int cols,
-    void* out);
+/// The k most probable of `num_experts` experts for each row of logits, in
+/// descending order, with their softmax over all, divided by its sum over the k
+/// if `normalize`.
+void route(const Launcher& launcher, const RouteArgs& args, int n);
+
+/// What the kernel behind weighted_sum() takes first.
+struct WeightedSumArgs {
+  const void* residual = nullptr; ///< [n, cols]
+  const void* parts = nullptr;    ///< [n, k, cols]
+  const float* weights = nullptr; ///< [n, k]
+  Float type = Float::bf16;
+  int k = 0;
+  int cols = 0;
+  void* out = nullptr; ///< [n, cols]
+};
+inline constexpr const char* weighted_sum_name = "weighted_sum";
+
+/// out = residual + sum over k of weights * parts
+void weighted_sum(const Launcher& launcher, const WeightedSumArgs& args, int n);
 
 } // namespace qwen3_mlx::cuda

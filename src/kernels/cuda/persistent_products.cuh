@@ -45,11 +45,18 @@ struct OwnShape {
   int pair_sums; // where its own begin among PairSums
 };
 
+// The experts of the layer that is at work.
+struct Chosen {
+  int experts[kMaxStepChosen];
+  float shares[kMaxStepChosen]; // of what they give
+};
+
 // What all warps of a block of threads know.
 struct Shared {
   OwnShape shapes[kMaxStepShapes];
   CellRange of_warp[kMaxStepShapes][kStepWarps];
   float squares[kStepWarps];
+  Chosen chosen;
 };
 
 // A product's own part of shared memory, all of it free between phases.
@@ -62,6 +69,11 @@ struct ProductRoom {
     x = reinterpret_cast<__half*>(room);
     group_sums = reinterpret_cast<float*>(x + cols);
     partial = group_sums + groups;
+  }
+
+  // What lies behind the sums of such a product.
+  __device__ __forceinline__ float* behind(const StepShape& shape) const {
+    return partial + kStepWarps * shape.slots * kPairRows;
   }
 };
 
@@ -130,8 +142,8 @@ __device__ __forceinline__ void read_until(unsigned flag, const Read& read) {
 }
 
 // The cells of one warp, phase by phase: begun as early as its ring has room,
-// for weights depend on nothing.
-template <int Bits, int Group>
+// for weights depend on nothing but, where there are experts, who was chosen.
+template <int Bits, int Group, bool HasExperts>
 class Fetcher {
  public:
   using F = Form<Bits, Group>;
@@ -142,49 +154,104 @@ class Fetcher {
       const Shared& shared,
       char* ring,
       std::uint64_t* full,
+      int num_stages,
       int warp,
       bool issues)
       : next_(weights), end_(weights + num_weights), shared_(shared),
-        ring_(ring), full_(full), warp_(warp), issues_(issues) {}
+        ring_(ring), full_(full), num_stages_(num_stages), free_(num_stages),
+        warp_(warp), issues_(issues) {}
 
-  // The next cells into that stage of the ring.
-  __device__ __forceinline__ void fetch(int stage) {
+  // Begins what the ring has room for.
+  __device__ __forceinline__ void fill() {
+#pragma unroll 1
+    while (free_ > 0 && fetch()) {
+    }
+  }
+
+  // The oldest stage has been read.
+  __device__ __forceinline__ void release() {
+    ++free_;
+    fill();
+  }
+
+  // The experts of so many phases are known.
+  __device__ __forceinline__ void let_pass(int num_phases) {
+    may_pass_ = num_phases;
+    fill();
+  }
+
+ private:
+  // The next cells into the next stage, if there are any.
+  __device__ __forceinline__ bool fetch() {
     if (left_ == 0) {
       advance();
       if (left_ == 0) {
-        return;
+        return false;
       }
     }
-    const int count = min(min(kChunkCells, left_), col_blocks_ - col_);
+    const int count = min(min(kChunkCells, left_), run_);
     if (issues_) {
       const auto n_bytes = static_cast<unsigned>(count * F::kBlockBytes);
-      char* const to = ring_ + stage * F::kChunkBytes;
-      arrive_and_expect(full_ + stage, 2 * n_bytes);
-      copy_bulk(to, at_, n_bytes, full_ + stage);
+      char* const to = ring_ + stage_ * F::kChunkBytes;
+      arrive_and_expect(full_ + stage_, 2 * n_bytes);
+      copy_bulk(to, at_, n_bytes, full_ + stage_);
       copy_bulk(
           to + kChunkCells * F::kBlockBytes,
           at_ + second_,
           n_bytes,
-          full_ + stage);
+          full_ + stage_);
     }
+    --free_;
+    stage_ = stage_ + 1 == num_stages_ ? 0 : stage_ + 1;
     left_ -= count;
-    col_ += count;
+    run_ -= count;
     at_ += count * F::kBlockBytes;
-    if (col_ == col_blocks_) {
-      col_ = 0;
-      aim(pair_ + 1);
+    if (run_ == 0) {
+      next_run();
     }
+    return true;
   }
 
- private:
-  __device__ __forceinline__ void aim(int pair) {
-    pair_ = pair;
-    const auto row_bytes = static_cast<unsigned>(col_blocks_ * F::kBlockBytes);
+  __device__ __forceinline__ void next_run() {
+    if constexpr (HasExperts) {
+      if (run_blocks_ != col_blocks_) { // experts beside each other
+        col_ += run_blocks_;
+        if (col_ == col_blocks_) {
+          col_ = 0;
+          ++pair_;
+        }
+        aim(pair_, col_);
+        return;
+      }
+    }
+    aim(++pair_, 0);
+  }
+
+  // At the block of columns `col`, where a run begins, of a pair of rows.
+  __device__ __forceinline__ void aim(int pair, [[maybe_unused]] int col) {
+    run_ = run_blocks_;
+    const char* matrix = weight_;
+    if constexpr (HasExperts) {
+      if (expert_bytes_ != 0) {
+        int slot = 0;
+        if (is_gated_) {
+          slot = pair / matrix_pairs_;
+          pair -= slot * matrix_pairs_;
+        } else {
+          slot = col / run_blocks_;
+        }
+        if (slot < kMaxStepChosen) { // beyond its last cell a warp aims too
+          matrix += expert_bytes_ *
+              static_cast<std::size_t>(shared_.chosen.experts[slot]);
+        }
+      }
+    }
+    const auto row_bytes = static_cast<unsigned>(run_blocks_ * F::kBlockBytes);
     if (is_gated_) {
-      at_ = weight_ + static_cast<std::size_t>(pair) * row_bytes;
-      second_ = static_cast<unsigned>(row_blocks_ / 2) * row_bytes;
+      at_ = matrix + static_cast<std::size_t>(pair) * row_bytes;
+      second_ = static_cast<unsigned>(matrix_pairs_) * row_bytes;
     } else {
-      at_ = weight_ + static_cast<std::size_t>(2 * pair) * row_bytes;
+      at_ = matrix + static_cast<std::size_t>(2 * pair) * row_bytes;
       // An odd number of rows of blocks: the last one stands in for the next.
       second_ = 2 * pair + 1 < row_blocks_ ? row_bytes : 0;
     }
@@ -192,19 +259,38 @@ class Fetcher {
 
   __device__ __forceinline__ void advance() {
     while (left_ == 0 && next_ != end_) {
+      const StepShape& shape = shared_.shapes[next_->shape].shape;
+      if constexpr (HasExperts) {
+        if (shape.is_chosen()) {
+          if (may_pass_ == 0) {
+            return;
+          }
+          --may_pass_;
+        }
+      }
       const StepWeight next = *next_++;
       const CellRange cells = shared_.of_warp[next.shape][warp_];
       left_ = cells.end - cells.begin;
       if (left_ > 0) {
-        const StepShape& shape = shared_.shapes[next.shape].shape;
         weight_ = static_cast<const char*>(next.weight);
-        col_blocks_ = shape.col_blocks();
         row_blocks_ = shape.row_blocks();
         is_gated_ = shape.is_gated();
-        const int pair = cells.begin / col_blocks_;
-        aim(pair);
-        col_ = cells.begin - pair * col_blocks_;
-        at_ += static_cast<unsigned>(col_ * F::kBlockBytes);
+        run_blocks_ = shape.run_blocks();
+        matrix_pairs_ = shape.matrix_pairs();
+        const int col_blocks = shape.col_blocks();
+        pair_ = cells.begin / col_blocks;
+        int col = cells.begin - pair_ * col_blocks;
+        if constexpr (HasExperts) {
+          expert_bytes_ = shape.expert_bytes;
+          col_blocks_ = col_blocks;
+          col_ = col / run_blocks_ * run_blocks_;
+          aim(pair_, col_);
+          col -= col_;
+        } else {
+          aim(pair_, 0);
+        }
+        run_ -= col;
+        at_ += static_cast<unsigned>(col * F::kBlockBytes);
       }
     }
   }
@@ -214,17 +300,26 @@ class Fetcher {
   const Shared& shared_;
   char* ring_;
   std::uint64_t* full_;
+  int num_stages_;
+  int free_; // stages
+  int stage_ = 0;
   int warp_;
   bool issues_;
   const char* weight_ = nullptr;
   const char* at_ = nullptr;
   unsigned second_ = 0;
-  int col_blocks_ = 1;
+  int run_blocks_ = 1;
+  int run_ = 0; // blocks up to its end
+  int matrix_pairs_ = 0;
   int row_blocks_ = 0;
   int pair_ = 0;
-  int col_ = 0;
   int left_ = 0;
   bool is_gated_ = false;
+  // Of experts.
+  int may_pass_ = 0;
+  std::size_t expert_bytes_ = 0;
+  int col_blocks_ = 1;
+  int col_ = 0; // where the run begins
 };
 
 __device__ __forceinline__ void spread(uint4 words, float (&v)[8]) {
@@ -268,16 +363,18 @@ __device__ __forceinline__ void put_operands(
   }
 }
 
-// What a product without a norm reads, as operands: two elements a word.
-template <int Group>
+// What a product without a norm reads, as operands: two elements a word. Those
+// of experts are multiplied with their shares.
+template <int Group, bool HasExperts>
 __device__ __forceinline__ void read_elements(
     const StepPhase& phase,
-    int cols,
+    const StepShape& shape,
+    [[maybe_unused]] const Chosen& chosen,
     unsigned flag,
     const ProductRoom& room) {
   constexpr int kAtOnce = 3; // chunks of eight a thread
   const int tid = static_cast<int>(threadIdx.x);
-  const int chunks = cols / 8;
+  const int chunks = shape.cols / 8;
   const int padded = (chunks + 31) / 32 * 32;
 #pragma unroll 1
   for (int first = tid; first < padded; first += kAtOnce * kThreads) {
@@ -320,9 +417,16 @@ __device__ __forceinline__ void read_elements(
                   data_of(words[j][1].x),
                   data_of(words[j][1].y)),
               v);
+          float factor = kScaled;
+          if constexpr (HasExperts) {
+            if (shape.is_chosen()) {
+              factor *=
+                  chosen.shares[chunk / (shape.run_blocks() * kBlockCols / 8)];
+            }
+          }
 #pragma unroll
           for (float& value : v) {
-            value *= kScaled;
+            value *= factor;
           }
         }
         put_operands<Group>(room, chunk, chunk < chunks, v);
@@ -482,9 +586,10 @@ struct PairSum {
   float second = 0;
 };
 
-// Adds a cell: its blocks, operands, sums of groups.
-template <int Bits, int Group>
-__device__ __forceinline__ void add_cell(
+// Adds neighbouring cells: their blocks, operands, sums of groups. Several at
+// once, so that one's products hide the time of another's.
+template <int Bits, int Group, int Cells>
+__device__ __forceinline__ void add_cells(
     const char* first,
     const char* second,
     const __half* x,
@@ -494,40 +599,46 @@ __device__ __forceinline__ void add_cell(
   constexpr float kOffset = 1024;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int g = lane / 4;
-  const Codes<Bits, true> low(first, lane);
-  const Codes<Bits, true> high(second, lane);
+  float c[Cells * F::kGroups][4] = {};
+  float d[Cells * F::kGroups][4] = {};
 #pragma unroll
-  for (int group = 0; group < F::kGroups; ++group) {
-    float c[4] = {};
-    float d[4] = {};
+  for (int cell = 0; cell < Cells; ++cell) {
+    const Codes<Bits, true> low(first + cell * F::kBlockBytes, lane);
+    const Codes<Bits, true> high(second + cell * F::kBlockBytes, lane);
 #pragma unroll
-    for (int q = 0; q < F::kQuarters; ++q) {
-      const int quarter = group * F::kQuarters + q;
-      const uint4 b =
-          *reinterpret_cast<const uint4*>(x + quarter * 32 + lane % 4 * 8);
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const int at = cell * F::kGroups + quarter / F::kQuarters;
+      const uint4 b = *reinterpret_cast<const uint4*>(
+          x + cell * kBlockCols + quarter * 32 + lane % 4 * 8);
       unsigned a0[4];
       unsigned a1[4];
       low.operands(quarter, a0);
       high.operands(quarter, a1);
-      multiply_add_half(c, a0[0], a1[0], a0[1], a1[1], b.x, b.y);
-      multiply_add_half(d, a0[2], a1[2], a0[3], a1[3], b.z, b.w);
+      multiply_add_half(c[at], a0[0], a1[0], a0[1], a1[1], b.x, b.y);
+      multiply_add_half(d[at], a0[2], a1[2], a0[3], a1[3], b.z, b.w);
     }
-    const int scales = F::kCodeBytes + group * 32 + g * 4;
+  }
+#pragma unroll
+  for (int at = 0; at < Cells * F::kGroups; ++at) {
+    const int scales = at / F::kGroups * F::kBlockBytes + F::kCodeBytes +
+        at % F::kGroups * 32 + g * 4;
     const unsigned of_first =
         *reinterpret_cast<const unsigned*>(first + scales);
     const unsigned of_second =
         *reinterpret_cast<const unsigned*>(second + scales);
-    const float x_sum = group_sums[group];
+    const float x_sum = group_sums[at];
     const float too_much = -kOffset * x_sum;
-    sum.first = fmaf(low_bf16(of_first), c[0] + d[0] + too_much, sum.first);
+    sum.first =
+        fmaf(low_bf16(of_first), c[at][0] + d[at][0] + too_much, sum.first);
     sum.first = fmaf(high_bf16(of_first), x_sum, sum.first);
-    sum.second = fmaf(low_bf16(of_second), c[2] + d[2] + too_much, sum.second);
+    sum.second =
+        fmaf(low_bf16(of_second), c[at][2] + d[at][2] + too_much, sum.second);
     sum.second = fmaf(high_bf16(of_second), x_sum, sum.second);
   }
 }
 
 // A warp's cells out of its ring into partial sums.
-template <int Bits, int Group>
+template <int Bits, int Group, bool HasExperts>
 __device__ __forceinline__ void multiply_cells(
     const StepShape& shape,
     CellRange cells,
@@ -537,12 +648,14 @@ __device__ __forceinline__ void multiply_cells(
     int num_stages,
     int& stage,
     unsigned& parity,
-    Fetcher<Bits, Group>& fetcher) {
+    Fetcher<Bits, Group, HasExperts>& fetcher) {
   using F = Form<Bits, Group>;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int col_blocks = shape.col_blocks();
+  const int run_blocks = HasExperts ? shape.run_blocks() : col_blocks;
   int col = cells.begin % col_blocks;
+  int run = run_blocks - (HasExperts ? col % run_blocks : col);
   int left = cells.end - cells.begin;
   float* to = room.partial + warp * shape.slots * kPairRows + lane / 4;
   PairSum sum;
@@ -552,27 +665,29 @@ __device__ __forceinline__ void multiply_cells(
   }
 #pragma unroll 1
   while (left > 0) {
-    const int count = min(min(kChunkCells, left), col_blocks - col);
+    const int count = min(min(kChunkCells, left), run);
     wait_for(full + stage, parity);
     const char* const blocks = ring + stage * F::kChunkBytes;
-#pragma unroll 1
-    for (int cell = 0; cell < count; ++cell) {
-      const char* const first = blocks + cell * F::kBlockBytes;
-      add_cell<Bits, Group>(
-          first,
-          first + kChunkCells * F::kBlockBytes,
-          room.x + (col + cell) * kBlockCols,
-          room.group_sums + (col + cell) * F::kGroups,
-          sum);
+    const char* const second = blocks + kChunkCells * F::kBlockBytes;
+    const __half* const x = room.x + col * kBlockCols;
+    const float* const group_sums = room.group_sums + col * F::kGroups;
+    if (count == kChunkCells) {
+      add_cells<Bits, Group, kChunkCells>(blocks, second, x, group_sums, sum);
+    } else {
+      add_cells<Bits, Group, 1>(blocks, second, x, group_sums, sum);
     }
     __syncwarp();
-    fetcher.fetch(stage);
+    fetcher.release();
     if (++stage == num_stages) {
       stage = 0;
       parity ^= 1U;
     }
     left -= count;
     col += count;
+    run -= count;
+    if (run == 0) {
+      run = run_blocks;
+    }
     if (col == col_blocks || left == 0) {
       if (lane % 4 == 0) {
         to[0] = sum.first;

@@ -16,6 +16,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/persistent_attention.cuh"
+#include "kernels/cuda/persistent_experts.cuh"
 #include "kernels/cuda/persistent_products.cuh"
 #include "kernels/cuda/persistent_step.h"
 
@@ -59,7 +60,7 @@ sums_of_pair(const OwnShape& own, int pair) {
 
 #endif
 
-template <int Bits, int Group, int D>
+template <int Bits, int Group, int D, bool HasExperts>
 __global__ void __launch_bounds__(kThreads, 1) step_kernel(
     const PersistentStepArgs args,
     const int num_stages,
@@ -164,12 +165,16 @@ __global__ void __launch_bounds__(kThreads, 1) step_kernel(
     }
   }
   __syncthreads();
-  Fetcher<Bits, Group> fetcher(
-      weights, args.num_weights, shared, ring, my_full, warp, lane == 0);
-#pragma unroll 1
-  for (int stage = 0; stage < num_stages; ++stage) {
-    fetcher.fetch(stage);
-  }
+  Fetcher<Bits, Group, HasExperts> fetcher(
+      weights,
+      args.num_weights,
+      shared,
+      ring,
+      my_full,
+      num_stages,
+      warp,
+      lane == 0);
+  fetcher.fill();
 
   int stage = 0;
   unsigned parity = 0;
@@ -196,13 +201,30 @@ __global__ void __launch_bounds__(kThreads, 1) step_kernel(
       const int cols = own.shape.cols;
       const ProductRoom product(room, cols, cols / Group);
       if (phase.norm != nullptr) {
+        if constexpr (HasExperts) {
+          if (phase.router != nullptr) {
+            fetch_router(args.routing, phase, product.behind(own.shape));
+          }
+        }
         // Also by blocks without a share: the stream goes on.
         read_stream<Group>(
             phase, cols, read_flag, stream, shared.squares, product);
+        if constexpr (HasExperts) {
+          if (phase.router != nullptr) {
+            choose_experts(
+                args.routing,
+                product.x,
+                product.behind(own.shape),
+                flag_of(idx),
+                shared.chosen);
+            fetcher.let_pass(2);
+          }
+        }
       } else if (own.num_pairs > 0) {
-        read_elements<Group>(phase, cols, read_flag, product);
+        read_elements<Group, HasExperts>(
+            phase, own.shape, shared.chosen, read_flag, product);
       }
-      multiply_cells<Bits, Group>(
+      multiply_cells<Bits, Group, HasExperts>(
           own.shape,
           shared.of_warp[phase.shape][warp],
           product,
@@ -225,7 +247,7 @@ __global__ void __launch_bounds__(kThreads, 1) step_kernel(
 #endif
 }
 
-template <int Bits, int Group, int D>
+template <int Bits, int Group, int D, bool HasExperts>
 struct Instance {
   using F = Form<Bits, Group>;
 
@@ -233,13 +255,14 @@ struct Instance {
     std::size_t most = attention_bytes<D>();
     for (const auto& shape : program.shapes) {
       const auto cols = static_cast<std::size_t>(shape.cols);
-      most = std::max(
-          most,
-          cols * 2 +
-              sizeof(float) *
-                  (cols / Group +
-                   static_cast<std::size_t>(
-                       kStepWarps * shape.slots * kPairRows)));
+      std::size_t needed = cols * 2 +
+          sizeof(float) *
+              (cols / Group +
+               static_cast<std::size_t>(kStepWarps * shape.slots * kPairRows));
+      if (HasExperts && shape.is_chosen() && shape.is_gated()) {
+        needed += router_bytes(program.routing);
+      }
+      most = std::max(most, needed);
     }
     return (most + 127) / 128 * 128;
   }
@@ -276,7 +299,7 @@ struct Instance {
         Start::together,
         launcher,
         persistent_name,
-        step_kernel<Bits, Group, D>,
+        step_kernel<Bits, Group, D, HasExperts>,
         dim3(static_cast<unsigned>(program.num_blocks)),
         kThreads,
         static_cast<std::size_t>(kStepWarps * num_stages) * F::kChunkBytes +
@@ -290,14 +313,20 @@ struct Instance {
 // Calls `with` for the instance that the program needs, if there is one.
 template <class With>
 bool with_instance(const StepProgram& program, const With& with) {
+  const auto with_dim = [&]<int Bits, int Group, int D>() {
+    if (program.routing.num_experts > 0) {
+      with.template operator()<Instance<Bits, Group, D, true>>();
+    } else {
+      with.template operator()<Instance<Bits, Group, D, false>>();
+    }
+    return true;
+  };
   const auto with_group = [&]<int Bits, int Group>() {
     switch (program.attention.head_dim) {
     case 64:
-      with.template operator()<Instance<Bits, Group, 64>>();
-      return true;
+      return with_dim.template operator()<Bits, Group, 64>();
     case 128:
-      with.template operator()<Instance<Bits, Group, 128>>();
-      return true;
+      return with_dim.template operator()<Bits, Group, 128>();
     default:
       return false;
     }
@@ -346,6 +375,7 @@ PersistentStepArgs upload(
       .shapes = put(program.shapes),
       .weights = put(program.weights),
       .attention = program.attention,
+      .routing = program.routing,
       .num_phases = static_cast<int>(program.phases.size()),
       .num_shapes = static_cast<int>(program.shapes.size()),
       .num_weights = static_cast<int>(program.weights.size()),

@@ -13,6 +13,7 @@ struct PersistentStepArgs {
   const StepShape* shapes = nullptr;
   const StepWeight* weights = nullptr;
   StepAttention attention;
+  StepRouting routing;
   /// Of each shape, the first of its pairs of a block of threads.
   int first_pair_sums[kMaxStepShapes] = {};
   int num_phases = 0;

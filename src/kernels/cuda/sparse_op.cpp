@@ -44,14 +44,14 @@ class SparsePrimitive final : public CudaPrimitive {
     const Launcher launch = operands.launcher();
     route(
         launch,
-        operands.input(inputs[1]),
-        type_of(inputs[1]),
-        n,
-        num_experts_,
-        top_k_,
-        normalize_,
-        experts,
-        mix);
+        {.logits = operands.input(inputs[1]),
+         .type = type_of(inputs[1]),
+         .num_experts = num_experts_,
+         .k = top_k_,
+         .normalize = normalize_,
+         .experts = experts,
+         .weights = mix},
+        n);
     GemvArgs gate_up{
         .layout = gate_up_,
         .weight = operands.input(inputs[3]),
@@ -83,14 +83,14 @@ class SparsePrimitive final : public CudaPrimitive {
     }
     weighted_sum(
         launch,
-        operands.input(inputs[0]),
-        parts,
-        mix,
-        type,
-        n,
-        top_k_,
-        down_.rows,
-        to);
+        {.residual = operands.input(inputs[0]),
+         .parts = parts,
+         .weights = mix,
+         .type = type,
+         .k = top_k_,
+         .cols = down_.rows,
+         .out = to},
+        n);
   }
 
   const char* name() const override {

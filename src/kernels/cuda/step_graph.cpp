@@ -473,6 +473,10 @@ std::optional<StepProgram> Recorded::make_program(const RecordedNodes& nodes) {
       DecodeAttentionArgs args = Patch<DecodeAttentionArgs>(node).args();
       args.periods = shared_periods(args.periods, args.head_dim);
       launches.emplace_back(AttentionLaunch{args});
+    } else if (name == route_name) {
+      launches.emplace_back(Patch<RouteArgs, 0>(node).args());
+    } else if (name == weighted_sum_name) {
+      launches.emplace_back(Patch<WeightedSumArgs, 0>(node).args());
     } else if (name != unpack_name || &nodes.front().second != &node) {
       return std::nullopt;
     }

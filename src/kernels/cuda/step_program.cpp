@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <tuple>
 #include <unordered_map>
 
@@ -20,8 +21,83 @@ class Translation {
     program_.num_blocks = num_blocks;
   }
 
+  // Adds what the first of these launches begins; the number of launches that
+  // were taken, 0 for none.
+  std::size_t add(std::span<const StepLaunch> launches) {
+    if (const auto* const attention =
+            std::get_if<AttentionLaunch>(&launches.front())) {
+      return add(*attention) ? 1 : 0;
+    }
+    if (const auto layer = SparseLayer::at(launches)) {
+      return add(*layer) ? SparseLayer::kLaunches : 0;
+    }
+    const auto* const product = std::get_if<GemvArgs>(&launches.front());
+    return product != nullptr && add(*product) ? 1 : 0;
+  }
+
+  std::optional<StepProgram> finish() {
+    const auto& phases = program_.phases;
+    if (program_.num_layers == 0 || phases.back().is_attention ||
+        phases.back().out != nullptr || num_logits_ != 1) {
+      return std::nullopt;
+    }
+    return std::move(program_);
+  }
+
+ private:
+  // What is kept apart from words of as many of a product.
+  static constexpr int kAttention = -1;
+
+  // What lies at an address of the recording.
+  struct Value {
+    StepOutput kind;
+    int phase;
+    const FlaggedWord* words;
+  };
+
+  // Experts of one token: who chooses them, their matrices, and their sum.
+  struct SparseLayer {
+    static constexpr std::size_t kLaunches = 5;
+    GemvArgs router;
+    RouteArgs route;
+    GemvArgs gate_up;
+    GemvArgs down;
+    WeightedSumArgs sum;
+
+    static std::optional<SparseLayer> at(std::span<const StepLaunch> launches) {
+      if (launches.size() < kLaunches ||
+          !std::holds_alternative<RouteArgs>(launches[1])) {
+        return std::nullopt;
+      }
+      const auto* const router = std::get_if<GemvArgs>(&launches[0]);
+      const auto* const gate_up = std::get_if<GemvArgs>(&launches[2]);
+      const auto* const down = std::get_if<GemvArgs>(&launches[3]);
+      const auto* const sum = std::get_if<WeightedSumArgs>(&launches[4]);
+      if (router == nullptr || gate_up == nullptr || down == nullptr ||
+          sum == nullptr) {
+        return std::nullopt;
+      }
+      return SparseLayer{
+          *router, std::get<RouteArgs>(launches[1]), *gate_up, *down, *sum};
+    }
+
+    // Whether each takes what the one before it gives.
+    bool is_one_token() const {
+      const int k = route.k;
+      return route.logits == router.y && gate_up.experts == route.experts &&
+          down.experts == route.experts && down.x == gate_up.y &&
+          sum.parts == down.y && sum.weights == route.weights &&
+          router.num_rows == 1 && gate_up.num_rows == k &&
+          gate_up.rows_per_x == k && down.num_rows == k &&
+          down.rows_per_x == 1 && sum.k == k && gate_up.x == router.x &&
+          gate_up.norm == router.norm && gate_up.norm_eps == router.norm_eps &&
+          gate_up.gated && gate_up.bias == nullptr && down.norm == nullptr &&
+          down.bias == nullptr && down.residual == nullptr && !down.gated;
+    }
+  };
+
   bool add(const GemvArgs& args) {
-    if (!takes(args)) {
+    if (args.num_rows != 1 || args.experts != nullptr || !takes(args)) {
       return false;
     }
     StepPhase phase;
@@ -31,7 +107,81 @@ class Translation {
                              : !read(args.x, StepOutput::gated, phase)) {
       return false;
     }
-    const StepShape shape = shape_of(args);
+    StepShape shape{args.layout.rows, args.layout.cols};
+    shape.output = args.gated      ? StepOutput::gated
+        : args.residual != nullptr ? StepOutput::parts
+        : args.y == logits_        ? StepOutput::logits
+                                   : StepOutput::plain;
+    num_logits_ += shape.output == StepOutput::logits ? 1 : 0;
+    if (shape.output == StepOutput::parts && args.bias != nullptr) {
+      return false;
+    }
+    return add_product(shape, args.residual, args.y, phase);
+  }
+
+  bool add(const SparseLayer& layer) {
+    const int k = layer.route.k;
+    const auto& router = layer.router.layout;
+    StepRouting routing{
+        .num_experts = layer.route.num_experts,
+        .num_chosen = k,
+        .normalize = layer.route.normalize,
+        .router = router};
+    if (!takes(layer.gate_up) || !takes(layer.down) || !layer.is_one_token() ||
+        layer.router.norm == nullptr || layer.router.bias != nullptr ||
+        layer.router.type != Float::bf16 || router.type != Float::bf16 ||
+        router.cols % kBlockCols != 0 || router.rows != routing.num_experts ||
+        routing.num_experts > kMaxStepExperts || k > kMaxStepChosen ||
+        k > routing.num_experts || router.row_blocks() > program_.num_blocks) {
+      return false;
+    }
+    if (program_.routing.num_experts == 0) {
+      routing.words = static_cast<FlaggedWord*>(take_(
+          sizeof(FlaggedWord) * static_cast<std::size_t>(routing.num_experts)));
+      program_.routing = routing;
+    }
+    routing.words = program_.routing.words;
+    if (routing != program_.routing) {
+      return false;
+    }
+
+    StepPhase gate_up;
+    gate_up.weight = layer.gate_up.weight;
+    gate_up.router = layer.router.weight;
+    if (!read_stream(layer.gate_up, gate_up)) {
+      return false;
+    }
+    const auto shape_of = [&](const PackedLayout& layout) {
+      return StepShape{
+          .rows = layout.rows,
+          .cols = layout.cols,
+          .num_chosen = k,
+          .expert_bytes = layout.n_bytes()};
+    };
+    StepShape shape = shape_of(layer.gate_up.layout);
+    shape.rows *= k;
+    shape.output = StepOutput::gated;
+    if (!add_product(shape, nullptr, layer.gate_up.y, gate_up)) {
+      return false;
+    }
+    StepPhase down;
+    down.weight = layer.down.weight;
+    if (!read(layer.down.x, StepOutput::gated, down)) {
+      return false;
+    }
+    shape = shape_of(layer.down.layout);
+    shape.cols *= k;
+    shape.output = StepOutput::parts;
+    return add_product(shape, layer.sum.residual, layer.sum.out, down);
+  }
+
+  // The phase with that product, which adds to `residual` if it has parts.
+  bool add_product(
+      StepShape shape,
+      const void* residual,
+      const void* y,
+      StepPhase& phase) {
+    set_shares(shape);
     // Numbers of parts and slots are bytes of PairSums.
     if (shape.num_parts > 127 || shape.slots > 255) {
       return false;
@@ -53,26 +203,26 @@ class Translation {
     case StepOutput::plain:
     case StepOutput::gated:
       phase.out = write(
-          args.y,
+          y,
           shape.output,
           shape.is_gated() ? shape.rows / 4 : shape.part_length());
       break;
     case StepOutput::parts:
-      if (args.bias != nullptr || args.residual != stream_ || parts_ != 0) {
+      if (residual != stream_ || parts_ != 0) {
         return false;
       }
       phase.out = write(
-          args.y,
+          y,
           shape.output,
           shape.part_length() * shape.num_parts / 2,
           shape.cols);
-      stream_ = args.y;
+      stream_ = y;
       parts_ = shape.num_parts;
       break;
     case StepOutput::logits:
       break;
     }
-    program_.weights.push_back({args.weight, phase.shape});
+    program_.weights.push_back({phase.weight, phase.shape});
     program_.phases.push_back(phase);
     return true;
   }
@@ -117,26 +267,6 @@ class Translation {
     return true;
   }
 
-  std::optional<StepProgram> finish() {
-    const auto& phases = program_.phases;
-    if (program_.num_layers == 0 || phases.back().is_attention ||
-        phases.back().out != nullptr || num_logits_ != 1) {
-      return std::nullopt;
-    }
-    return std::move(program_);
-  }
-
- private:
-  // What is kept apart from words of as many of a product.
-  static constexpr int kAttention = -1;
-
-  // What lies at an address of the recording.
-  struct Value {
-    StepOutput kind;
-    int phase;
-    const FlaggedWord* words;
-  };
-
   bool takes(const GemvArgs& args) {
     const auto& layout = args.layout;
     if (program_.phases.empty()) {
@@ -144,20 +274,14 @@ class Translation {
       program_.group = layout.group;
       program_.hidden_size = layout.cols;
     }
-    return args.num_rows == 1 && args.experts == nullptr &&
-        args.type == Float::bf16 && layout.type == Float::bf16 &&
+    return args.type == Float::bf16 && layout.type == Float::bf16 &&
         layout.bits == program_.bits && layout.group == program_.group &&
         layout.cols % kBlockCols == 0 && layout.rows % kBlockRows == 0 &&
         (!args.gated || can_gate(layout));
   }
 
-  StepShape shape_of(const GemvArgs& args) {
-    StepShape shape{args.layout.rows, args.layout.cols};
-    shape.output = args.gated      ? StepOutput::gated
-        : args.residual != nullptr ? StepOutput::parts
-        : args.y == logits_        ? StepOutput::logits
-                                   : StepOutput::plain;
-    num_logits_ += shape.output == StepOutput::logits ? 1 : 0;
+  // How it is shared out.
+  void set_shares(StepShape& shape) const {
     if (shape.output == StepOutput::parts) {
       for (int pair = 0; pair < shape.num_pairs(); ++pair) {
         const int first = pair * shape.col_blocks();
@@ -175,7 +299,6 @@ class Translation {
       most = std::max(most, cells.end - cells.begin);
     }
     shape.slots = (most + kStepWarps - 1) / kStepWarps / shape.col_blocks() + 2;
-    return shape;
   }
 
   // The residual stream with what the phase before has to add to it.
@@ -253,7 +376,7 @@ int blocks_for(const std::vector<StepLaunch>& launches, int max_blocks) {
   for (const auto& launch : launches) {
     if (const auto* const args = std::get_if<GemvArgs>(&launch);
         args != nullptr && args->gated) {
-      const int pairs = args->layout.row_blocks() / 2;
+      const int pairs = args->layout.row_blocks() / 2 * args->num_rows;
       blocks = blocks == 0 ? pairs : std::min(blocks, pairs);
     }
   }
@@ -272,11 +395,12 @@ std::optional<StepProgram> StepProgram::make(
     return std::nullopt;
   }
   Translation translation(logits, blocks, take);
-  for (const auto& launch : launches) {
-    if (!std::visit(
-            [&](const auto& each) { return translation.add(each); }, launch)) {
+  for (std::span<const StepLaunch> left(launches); !left.empty();) {
+    const std::size_t taken = translation.add(left);
+    if (taken == 0) {
       return std::nullopt;
     }
+    left = left.subspan(taken);
   }
   return translation.finish();
 }

@@ -17,6 +17,9 @@ namespace qwen3_mlx::cuda {
 inline constexpr int kPairRows = 2 * kBlockRows;
 inline constexpr int kStepWarps = 16;
 inline constexpr int kMaxStepShapes = 8;
+/// Experts that a layer has, and those of them that a token goes to.
+inline constexpr int kMaxStepExperts = 512;
+inline constexpr int kMaxStepChosen = 16;
 /// Parts in which a head's positions are looked at: lanes of a warp.
 inline constexpr int kMaxStepSplits = 32;
 
@@ -35,12 +38,18 @@ enum class StepOutput : int {
 
 /// How a product is shared out: "cells" are blocks of columns of pairs of rows
 /// of blocks, numbered row by row. Gated ones pair the two halves.
+///
+/// Matrices of a token's experts are one: gated ones below each other, which
+/// all take the same row, others beside each other, so that their sum comes
+/// out. `rows` and `cols` are those of the whole.
 struct StepShape {
   int rows = 0;
   int cols = 0;
   StepOutput output = StepOutput::plain;
-  int num_parts = 0; ///< Blocks of threads that meet in one row.
-  int slots = 0;     ///< Partial sums that a warp may leave.
+  int num_parts = 0;            ///< Blocks of threads that meet in one row.
+  int slots = 0;                ///< Partial sums that a warp may leave.
+  int num_chosen = 0;           ///< Experts; 0: one matrix.
+  std::size_t expert_bytes = 0; ///< Of one expert's matrix.
 
   bool operator==(const StepShape&) const = default;
 
@@ -58,6 +67,18 @@ struct StepShape {
   }
   QWEN3_MLX_HOST_DEVICE constexpr int num_cells() const {
     return num_pairs() * col_blocks();
+  }
+  QWEN3_MLX_HOST_DEVICE constexpr bool is_chosen() const {
+    return num_chosen > 0;
+  }
+  /// Pairs of one matrix.
+  QWEN3_MLX_HOST_DEVICE constexpr int matrix_pairs() const {
+    return is_chosen() && is_gated() ? num_pairs() / num_chosen : num_pairs();
+  }
+  /// Blocks of columns of one matrix: those that lie after each other.
+  QWEN3_MLX_HOST_DEVICE constexpr int run_blocks() const {
+    return is_chosen() && !is_gated() ? col_blocks() / num_chosen
+                                      : col_blocks();
   }
   /// Floats of one part.
   QWEN3_MLX_HOST_DEVICE constexpr int part_length() const {
@@ -134,6 +155,8 @@ struct alignas(16) StepPhase {
   float norm_eps = 0;
   int num_parts = 0; ///< To be added to the stream.
   int part_length = 0;
+  /// The product is one with experts that this matrix chooses first.
+  const void* router = nullptr;
 
   // What it reads, or attention does, and what it writes; nullptr: nothing.
   int read_phase = 0;
@@ -160,6 +183,17 @@ struct StepAttention {
   bool operator==(const StepAttention&) const = default;
 };
 
+/// What all layers' choices of experts have in common.
+struct StepRouting {
+  int num_experts = 0; ///< 0: there is no such layer.
+  int num_chosen = 0;
+  bool normalize = false;
+  PackedLayout router;
+  FlaggedWord* words = nullptr; ///< [num_experts], logits as floats.
+
+  bool operator==(const StepRouting&) const = default;
+};
+
 /// What a warp must know to fetch a product's weights.
 struct alignas(16) StepWeight {
   const void* weight = nullptr;
@@ -170,7 +204,8 @@ struct alignas(16) StepWeight {
 struct AttentionLaunch {
   DecodeAttentionArgs args;
 };
-using StepLaunch = std::variant<GemvArgs, AttentionLaunch>;
+using StepLaunch =
+    std::variant<GemvArgs, AttentionLaunch, RouteArgs, WeightedSumArgs>;
 
 /// Phases and what they have in common.
 struct StepProgram {
@@ -178,6 +213,7 @@ struct StepProgram {
   std::vector<StepShape> shapes;
   std::vector<StepWeight> weights; ///< Of the phases that are products.
   StepAttention attention;
+  StepRouting routing;
   /// Pairs of rows that a block of threads has at most of all shapes together,
   /// and of those before each shape.
   int num_pair_sums = 0;

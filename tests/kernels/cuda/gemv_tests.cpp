@@ -192,14 +192,13 @@ TEST_F(GemvTest, RoutesAndMixes) {
       const DeviceArray<float> weights(static_cast<std::size_t>(n * k));
       route(
           launcher_,
-          logits_d.get(),
-          Float::bf16,
-          n,
-          E,
-          k,
-          normalize,
-          experts.get(),
-          weights.get());
+          {.logits = logits_d.get(),
+           .num_experts = E,
+           .k = k,
+           .normalize = normalize,
+           .experts = experts.get(),
+           .weights = weights.get()},
+          n);
       const auto chosen = experts.read();
       const auto got = weights.read();
       for (int row = 0; row < n; ++row) {
@@ -236,14 +235,13 @@ TEST_F(GemvTest, RoutesAndMixes) {
   const DeviceArray<std::uint8_t> out(2 * 300 * 2);
   weighted_sum(
       launcher_,
-      residual_d.get(),
-      parts_d.get(),
-      weights_d.get(),
-      Float::bf16,
-      2,
-      3,
-      300,
-      out.get());
+      {.residual = residual_d.get(),
+       .parts = parts_d.get(),
+       .weights = weights_d.get(),
+       .k = 3,
+       .cols = 300,
+       .out = out.get()},
+      2);
   std::vector<double> expected;
   for (std::size_t i = 0; i < 600; ++i) {
     double sum = residual.values[i];

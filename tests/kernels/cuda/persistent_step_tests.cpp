@@ -20,12 +20,14 @@ class DeviceModel {
  public:
   DeviceModel(const Launcher& launcher, const StepModel& model)
       : model_(model), launcher_(launcher), rng_(7) {
+    const int count = std::max(1, model.experts);
     for (int i = 0; i < model.layers; ++i) {
       at_.layers.push_back(
           {matrix(model.qkv_rows(), model.hidden),
            matrix(model.hidden, model.heads * model.head_dim),
-           matrix(2 * model.intermediate, model.hidden),
-           matrix(model.hidden, model.intermediate)});
+           matrix(2 * model.intermediate, model.hidden, count),
+           matrix(model.hidden, model.intermediate, count),
+           model.experts > 0 ? router() : nullptr});
       const std::size_t size = static_cast<std::size_t>(model.kv_heads) *
           kCapacity * static_cast<std::size_t>(model.head_dim);
       sequences_.push_back({numbers(size, 1), numbers(size, 1), kCapacity, 0});
@@ -38,7 +40,12 @@ class DeviceModel {
         keep(bytes_of(rope_periods(model.head_dim))));
     at_.qkv = room(2 * model.qkv_rows());
     at_.attended = room(2 * model.heads * model.head_dim);
-    at_.gated = room(2 * model.intermediate);
+    const int rows = std::max(1, model.chosen);
+    at_.gated = room(2 * model.intermediate * rows);
+    at_.router_logits = room(2 * model.experts);
+    at_.chosen = reinterpret_cast<std::uint32_t*>(room(4 * rows));
+    at_.shares = reinterpret_cast<float*>(room(4 * rows));
+    at_.parts = room(2 * model.hidden * rows);
     at_.logits = room(2 * model.vocab);
     at_.workspace = reinterpret_cast<float*>(room(1 << 20));
     at_.counters =
@@ -72,6 +79,10 @@ class DeviceModel {
     for (const auto& each : launches()) {
       if (const auto* const product = std::get_if<GemvArgs>(&each)) {
         gemv(launcher_, *product);
+      } else if (const auto* const router = std::get_if<RouteArgs>(&each)) {
+        route(launcher_, *router, 1);
+      } else if (const auto* const sum = std::get_if<WeightedSumArgs>(&each)) {
+        weighted_sum(launcher_, *sum, 1);
       } else {
         DecodeSequence sequence = sequences_[layer++];
         sequence.offset = position;
@@ -120,9 +131,44 @@ class DeviceModel {
   }
 
  private:
-  const void* matrix(int rows, int cols) {
+  const void* matrix(int rows, int cols, int count = 1) {
     packed_.push_back(std::make_unique<PackedOnDevice>(
-        launcher_, RandomMatrix(rng_, model_.layout(rows, cols))));
+        launcher_,
+        RandomMatrix(rng_, model_.layout(rows, cols), count),
+        count));
+    return packed_.back()->get();
+  }
+  // Rows are multiples of one, so that logits are far enough from each other
+  // for the chain, which rounds them to bfloat16, to choose the same experts.
+  const void* router() {
+    RandomMatrix m(rng_, model_.router_layout());
+    const auto rows = static_cast<std::size_t>(model_.experts);
+    std::vector<float> factors(rows);
+    for (std::size_t r = 0; r < rows; ++r) {
+      factors[r] = 2 * static_cast<float>(r + 1) / static_cast<float>(rows);
+    }
+    std::ranges::shuffle(factors, rng_);
+    const auto repeat = [&](std::vector<std::uint8_t>& bytes, bool scaled) {
+      const std::size_t n_bytes = bytes.size() / rows;
+      for (std::size_t r = rows; r-- > 0;) { // the first one last
+        for (std::size_t i = 0; i < n_bytes; i += scaled ? 2 : 1) {
+          if (scaled) {
+            const auto value =
+                static_cast<float>(decode(Float::bf16, bytes.data() + i));
+            encode(
+                Float::bf16,
+                factors[r] * value,
+                bytes.data() + r * n_bytes + i);
+          } else {
+            bytes[r * n_bytes + i] = bytes[i];
+          }
+        }
+      }
+    };
+    repeat(m.weight, m.layout.is_plain());
+    repeat(m.scales, true);
+    repeat(m.biases, true);
+    packed_.push_back(std::make_unique<PackedOnDevice>(launcher_, m));
     return packed_.back()->get();
   }
   std::uint8_t* numbers(std::size_t size, float spread, float center = 0) {
@@ -156,7 +202,8 @@ class PersistentStepTest : public testing::Test {
         "hidden " + std::to_string(model.hidden) + ", heads " +
         std::to_string(model.heads) + " of " + std::to_string(model.head_dim) +
         ", " + std::to_string(model.bits) + " bits, group " +
-        std::to_string(model.group));
+        std::to_string(model.group) + ", " + std::to_string(model.chosen) +
+        " of " + std::to_string(model.experts) + " experts");
     DeviceModel device(launcher_, model);
     const auto program = StepProgram::make(
         device.launches(),
@@ -226,6 +273,39 @@ TEST_F(PersistentStepTest, HandlesShapes) {
        .intermediate = 1024,
        .heads = 8,
        .kv_heads = 8});
+}
+
+TEST_F(PersistentStepTest, HandlesExperts) {
+  const StepModel small{.intermediate = 128, .experts = 8, .chosen = 2};
+  compare(small);
+  for (const int router_bits : {4, 16}) {
+    StepModel other = small;
+    other.router_bits = router_bits;
+    other.normalize = false;
+    compare(other);
+  }
+  compare(
+      {.hidden = 896,
+       .intermediate = 384,
+       .head_dim = 128,
+       .group = 32,
+       .experts = 60,
+       .chosen = 4});
+  compare(
+      {.hidden = 2048,
+       .intermediate = 768,
+       .heads = 32,
+       .kv_heads = 4,
+       .head_dim = 128,
+       .experts = 128,
+       .chosen = 8});
+  compare(
+      {.hidden = 512,
+       .intermediate = 128,
+       .bits = 8,
+       .experts = 100,
+       .chosen = 16,
+       .router_bits = 16});
 }
 
 } // namespace

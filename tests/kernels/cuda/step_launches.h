@@ -20,9 +20,17 @@ struct StepModel {
   int bits = 4;
   int group = 64;
   bool has_bias = false; ///< Of queries, keys and values.
+  int experts = 0;       ///< 0: the layers are dense.
+  int chosen = 0;
+  bool normalize = true;
+  int router_bits = 8; ///< 16: elements.
 
   PackedLayout layout(int rows, int cols) const {
     return {rows, cols, bits, group, Float::bf16};
+  }
+  PackedLayout router_layout() const {
+    return {
+        experts, hidden, router_bits, router_bits == 16 ? 0 : 64, Float::bf16};
   }
   int qkv_rows() const {
     return (heads + 2 * kv_heads) * head_dim;
@@ -36,6 +44,7 @@ struct StepPlaces {
     const void* out;
     const void* gate_up;
     const void* down;
+    const void* router = nullptr;
   };
   std::vector<Layer> layers;
   const void* lm_head = nullptr;
@@ -47,10 +56,65 @@ struct StepPlaces {
   void* qkv = nullptr;
   void* attended = nullptr;
   void* gated = nullptr;
+  void* router_logits = nullptr;
+  std::uint32_t* chosen = nullptr;
+  float* shares = nullptr;
+  void* parts = nullptr;
   void* logits = nullptr;
   float* workspace = nullptr;
   unsigned* counters = nullptr;
 };
+
+inline std::vector<StepLaunch> experts_of(
+    const StepModel& m,
+    const StepPlaces& at,
+    const StepPlaces::Layer& layer) {
+  const GemvArgs router{
+      .layout = m.router_layout(),
+      .weight = layer.router,
+      .x = at.stream,
+      .y = at.router_logits,
+      .norm = at.norm,
+      .norm_eps = 1e-6F};
+  GemvArgs gate_up{
+      .layout = m.layout(2 * m.intermediate, m.hidden),
+      .weight = layer.gate_up,
+      .x = at.stream,
+      .y = at.gated,
+      .num_rows = m.chosen,
+      .norm = at.norm,
+      .norm_eps = 1e-6F,
+      .gated = true,
+      .experts = at.chosen,
+      .num_experts = m.experts,
+      .rows_per_x = m.chosen};
+  GemvArgs down{
+      .layout = m.layout(m.hidden, m.intermediate),
+      .weight = layer.down,
+      .x = at.gated,
+      .y = at.parts,
+      .num_rows = m.chosen,
+      .experts = at.chosen,
+      .num_experts = m.experts};
+  return {
+      router,
+      RouteArgs{
+          .logits = at.router_logits,
+          .num_experts = m.experts,
+          .k = m.chosen,
+          .normalize = m.normalize,
+          .experts = at.chosen,
+          .weights = at.shares},
+      gate_up,
+      down,
+      WeightedSumArgs{
+          .residual = at.stream,
+          .parts = at.parts,
+          .weights = at.shares,
+          .k = m.chosen,
+          .cols = m.hidden,
+          .out = at.stream}};
+}
 
 inline std::vector<StepLaunch>
 launches_of(const StepModel& m, const StepPlaces& at) {
@@ -87,6 +151,11 @@ launches_of(const StepModel& m, const StepPlaces& at) {
         layer.out, m.hidden, m.heads * m.head_dim, at.attended, at.stream);
     out.residual = at.stream;
     launches.emplace_back(out);
+    if (m.experts > 0) {
+      const auto sparse = experts_of(m, at, layer);
+      launches.insert(launches.end(), sparse.begin(), sparse.end());
+      continue;
+    }
     auto gate_up = normed(product(
         layer.gate_up, 2 * m.intermediate, m.hidden, at.stream, at.gated));
     gate_up.gated = true;

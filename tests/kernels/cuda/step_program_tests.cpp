@@ -12,6 +12,16 @@
 namespace qwen3_mlx::cuda {
 namespace {
 
+const StepModel sparse{
+    .hidden = 2048,
+    .intermediate = 768,
+    .heads = 32,
+    .kv_heads = 4,
+    .head_dim = 128,
+    .vocab = 151936,
+    .experts = 128,
+    .chosen = 8};
+
 class StepProgramTest : public testing::Test {
  protected:
   // Addresses that nothing is read from or written to.
@@ -22,7 +32,7 @@ class StepProgramTest : public testing::Test {
     };
     StepPlaces at;
     for (int i = 0; i < layers; ++i) {
-      at.layers.push_back({place(), place(), place(), place()});
+      at.layers.push_back({place(), place(), place(), place(), place()});
     }
     at.lm_head = place();
     at.norm = place();
@@ -33,6 +43,10 @@ class StepProgramTest : public testing::Test {
     at.qkv = place();
     at.attended = place();
     at.gated = place();
+    at.router_logits = place();
+    at.chosen = static_cast<std::uint32_t*>(place());
+    at.shares = static_cast<float*>(place());
+    at.parts = place();
     at.logits = place();
     return at;
   }
@@ -81,6 +95,69 @@ TEST_F(StepProgramTest, TranslatesAModel) {
   EXPECT_NE(program->phases[2].out, program->phases[4].out);
 }
 
+TEST_F(StepProgramTest, TranslatesExperts) {
+  const auto at = places(sparse.layers);
+  const auto program = make(launches_of(sparse, at), at.logits);
+  ASSERT_TRUE(program);
+  EXPECT_EQ(program->phases.size(), 11);
+  EXPECT_EQ(program->shapes.size(), 5);
+  EXPECT_EQ(program->routing.num_experts, 128);
+  EXPECT_EQ(program->routing.num_chosen, 8);
+  EXPECT_EQ(program->routing.router, sparse.router_layout());
+  const auto& gate_up = program->phases[3];
+  const auto& down = program->phases[4];
+  EXPECT_EQ(gate_up.router, at.layers[0].router);
+  EXPECT_EQ(gate_up.norm, at.norm);
+  EXPECT_GT(gate_up.num_parts, 0);
+  EXPECT_EQ(down.router, nullptr);
+  EXPECT_EQ(down.in, gate_up.out);
+  EXPECT_EQ(program->phases[5].in, down.out);
+  // Eight matrices below each other, then beside each other.
+  const auto& high = program->shapes[static_cast<std::size_t>(gate_up.shape)];
+  EXPECT_EQ(high.rows, 8 * 1536);
+  EXPECT_EQ(high.matrix_pairs(), 96);
+  EXPECT_EQ(high.run_blocks(), 16);
+  EXPECT_EQ(high.expert_bytes, sparse.layout(1536, 2048).n_bytes());
+  const auto& wide = program->shapes[static_cast<std::size_t>(down.shape)];
+  EXPECT_EQ(wide.cols, 8 * 768);
+  EXPECT_EQ(wide.matrix_pairs(), 128);
+  EXPECT_EQ(wide.run_blocks(), 6);
+  EXPECT_EQ(wide.expert_bytes, sparse.layout(2048, 768).n_bytes());
+}
+
+TEST_F(StepProgramTest, RefusesOtherExperts) {
+  const auto at = places(sparse.layers);
+  const auto refuses = [&](auto change) {
+    auto launches = launches_of(sparse, at);
+    change(launches);
+    return !make(launches, at.logits);
+  };
+  const auto product = [](std::vector<StepLaunch>& launches,
+                          std::size_t idx) -> GemvArgs& {
+    return std::get<GemvArgs>(launches[idx]);
+  };
+  const auto route = [](std::vector<StepLaunch>& launches) -> RouteArgs& {
+    return std::get<RouteArgs>(launches[4]);
+  };
+  const auto sum = [](std::vector<StepLaunch>& launches) -> WeightedSumArgs& {
+    return std::get<WeightedSumArgs>(launches[7]);
+  };
+  EXPECT_FALSE(refuses([](auto&) {}));
+  EXPECT_TRUE(refuses([&](auto& l) { product(l, 3).norm = nullptr; }));
+  EXPECT_TRUE(refuses([&](auto& l) { product(l, 3).bias = at.bias; }));
+  EXPECT_TRUE(refuses([&](auto& l) { route(l).logits = at.qkv; }));
+  EXPECT_TRUE(refuses([&](auto& l) { route(l).num_experts = 64; }));
+  EXPECT_TRUE(refuses([&](auto& l) { route(l).k = 4; }));
+  EXPECT_TRUE(refuses([&](auto& l) { route(l).normalize = false; }));
+  EXPECT_TRUE(refuses([&](auto& l) { product(l, 5).norm = at.bias; }));
+  EXPECT_TRUE(refuses([&](auto& l) { product(l, 5).num_rows = 16; }));
+  EXPECT_TRUE(refuses([&](auto& l) { product(l, 6).x = at.attended; }));
+  EXPECT_TRUE(refuses([&](auto& l) { product(l, 6).layout.cols += 64; }));
+  EXPECT_TRUE(refuses([&](auto& l) { sum(l).parts = at.gated; }));
+  EXPECT_TRUE(refuses([&](auto& l) { sum(l).residual = at.qkv; }));
+  EXPECT_TRUE(refuses([&](auto& l) { l.erase(l.begin() + 7); }));
+}
+
 TEST_F(StepProgramTest, SharesOutEveryCellOnce) {
   for (const StepModel& model :
        {StepModel{},
@@ -93,6 +170,7 @@ TEST_F(StepProgramTest, SharesOutEveryCellOnce) {
   .kv_heads = 8,
   .head_dim = 128,
   .vocab = 151936},
+        sparse,
         StepModel{
             .hidden = 5120,
   .intermediate = 25600,
