@@ -89,25 +89,20 @@ __device__ __forceinline__ void read_codes(
 }
 
 // What a lane has of the product of a block with its operands.
+template <int Bits, int Group>
 __device__ __forceinline__ float multiply_router_block(
     const PackedLayout& layout,
     const char* block,
-    const __half* x,
+    const ProductRoom& room,
+    int col,
     int lane) {
   float sum = 0;
 #pragma unroll
   for (int quarter = 0; quarter < 4; ++quarter) {
-    const uint4 words =
-        *reinterpret_cast<const uint4*>(x + quarter * 32 + lane % 4 * 8);
-    const float of_x[8] = {
-        low_half(words.x),
-        high_half(words.x),
-        low_half(words.y),
-        high_half(words.y),
-        low_half(words.z),
-        high_half(words.z),
-        low_half(words.w),
-        high_half(words.w)};
+    const int chunk = col * (kBlockCols / 8) + quarter * 4 + lane % 4;
+    float of_x[8];
+    get_operands<Bits>(
+        room.x[chunk], room.groups[chunk / (Group / 8)].scale, of_x);
     float v[8];
     read_codes(layout, block, lane, quarter, v);
     float product = 0;
@@ -131,9 +126,10 @@ __device__ __forceinline__ float multiply_router_block(
 }
 
 // The logits of this block of threads, told to all.
+template <int Bits, int Group>
 __device__ __forceinline__ void multiply_router(
     const StepRouting& routing,
-    const __half* x,
+    const ProductRoom& product,
     const RouterRoom& room,
     unsigned flag) {
   const int tid = static_cast<int>(threadIdx.x);
@@ -144,11 +140,8 @@ __device__ __forceinline__ void multiply_router(
   float sum = 0;
 #pragma unroll 1
   for (int col = tid / 32; col < layout.col_blocks(); col += kStepWarps) {
-    sum += multiply_router_block(
-        layout,
-        room.rows + col * layout.block_bytes(),
-        x + col * kBlockCols,
-        lane);
+    sum += multiply_router_block<Bits, Group>(
+        layout, room.rows + col * layout.block_bytes(), product, col, lane);
   }
   sum += __shfl_xor_sync(0xffffffffU, sum, 1);
   sum += __shfl_xor_sync(0xffffffffU, sum, 2);
@@ -191,18 +184,19 @@ read_logits(const StepRouting& routing, unsigned flag, float* logits) {
   }
 }
 
-// Multiplies `x` with the router, and finds the experts with the greatest
-// logits, ties going to the lower index, and their shares. The shares are there
-// for all after the next barrier.
+// Multiplies the operands with the router, and finds the experts with the
+// greatest logits, ties going to the lower index, and their shares. The shares
+// are there for all after the next barrier.
+template <int Bits, int Group>
 __device__ __forceinline__ void choose_experts(
     const StepRouting& routing,
-    const __half* x,
+    const ProductRoom& product,
     void* shared,
     unsigned flag,
     Chosen& chosen) {
   const RouterRoom room(routing, shared);
   if (has_router_rows(routing)) {
-    multiply_router(routing, x, room, flag);
+    multiply_router<Bits, Group>(routing, product, room, flag);
   }
   read_logits(routing, flag, room.logits);
   __syncthreads();

@@ -34,6 +34,15 @@ struct PairSums {
   unsigned char part;
 };
 
+// Operands are whole numbers of 16 bits, with a scale for each group of columns
+// that weights have a scale for: eight bits, signed, in one column of the
+// second operand of tensor cores, and the lower eight in the next one. So codes
+// need not become floats, and all sums of products are exact.
+struct OperandGroup {
+  float scale;
+  float sum; // of the elements
+};
+
 #if defined(QWEN3_MLX_HAS_WARPGROUPS)
 
 // A shape as one block of threads sees it.
@@ -43,6 +52,18 @@ struct OwnShape {
   int first_pair;
   int num_pairs;
   int pair_sums; // where its own begin among PairSums
+  // What the shape would have to divide for.
+  int col_blocks;
+  int run_blocks;
+  int matrix_pairs;
+};
+
+// A warp's cells of a shape.
+struct alignas(16) WarpShare {
+  int pair; // of the first one
+  int col;
+  int run; // cells up to the end of its run
+  int count;
 };
 
 // The experts of the layer that is at work.
@@ -54,21 +75,21 @@ struct Chosen {
 // What all warps of a block of threads know.
 struct Shared {
   OwnShape shapes[kMaxStepShapes];
-  CellRange of_warp[kMaxStepShapes][kStepWarps];
+  WarpShare of_warp[kMaxStepShapes][kStepWarps];
   float squares[kStepWarps];
   Chosen chosen;
 };
 
 // A product's own part of shared memory, all of it free between phases.
 struct ProductRoom {
-  __half* x;
-  float* group_sums;
+  uint4* x; // eight columns each: high digits, low digits
+  OperandGroup* groups;
   float* partial; // [kStepWarps][slots][kPairRows]
 
-  __device__ __forceinline__ ProductRoom(char* room, int cols, int groups) {
-    x = reinterpret_cast<__half*>(room);
-    group_sums = reinterpret_cast<float*>(x + cols);
-    partial = group_sums + groups;
+  __device__ __forceinline__ ProductRoom(char* room, int cols, int num_groups) {
+    x = reinterpret_cast<uint4*>(room);
+    groups = reinterpret_cast<OperandGroup*>(x + cols / 8);
+    partial = reinterpret_cast<float*>(groups + num_groups);
   }
 
   // What lies behind the sums of such a product.
@@ -259,9 +280,9 @@ class Fetcher {
 
   __device__ __forceinline__ void advance() {
     while (left_ == 0 && next_ != end_) {
-      const StepShape& shape = shared_.shapes[next_->shape].shape;
+      const OwnShape& own = shared_.shapes[next_->shape];
       if constexpr (HasExperts) {
-        if (shape.is_chosen()) {
+        if (own.shape.is_chosen()) {
           if (may_pass_ == 0) {
             return;
           }
@@ -269,28 +290,24 @@ class Fetcher {
         }
       }
       const StepWeight next = *next_++;
-      const CellRange cells = shared_.of_warp[next.shape][warp_];
-      left_ = cells.end - cells.begin;
+      const WarpShare share = shared_.of_warp[next.shape][warp_];
+      left_ = share.count;
       if (left_ > 0) {
         weight_ = static_cast<const char*>(next.weight);
-        row_blocks_ = shape.row_blocks();
-        is_gated_ = shape.is_gated();
-        run_blocks_ = shape.run_blocks();
-        matrix_pairs_ = shape.matrix_pairs();
-        const int col_blocks = shape.col_blocks();
-        pair_ = cells.begin / col_blocks;
-        int col = cells.begin - pair_ * col_blocks;
+        row_blocks_ = own.shape.row_blocks();
+        is_gated_ = own.shape.is_gated();
+        run_blocks_ = own.run_blocks;
+        matrix_pairs_ = own.matrix_pairs;
+        pair_ = share.pair;
+        const int before = run_blocks_ - share.run; // in the run
         if constexpr (HasExperts) {
-          expert_bytes_ = shape.expert_bytes;
-          col_blocks_ = col_blocks;
-          col_ = col / run_blocks_ * run_blocks_;
-          aim(pair_, col_);
-          col -= col_;
-        } else {
-          aim(pair_, 0);
+          expert_bytes_ = own.shape.expert_bytes;
+          col_blocks_ = own.col_blocks;
+          col_ = share.col - before;
         }
-        run_ -= col;
-        at_ += static_cast<unsigned>(col * F::kBlockBytes);
+        aim(pair_, col_);
+        run_ = share.run;
+        at_ += static_cast<unsigned>(before * F::kBlockBytes);
       }
     }
   }
@@ -329,52 +346,97 @@ __device__ __forceinline__ void spread(uint4 words, float (&v)[8]) {
   v[6] = low_bf16(words.w), v[7] = high_bf16(words.w);
 }
 
-// Operands are float16, which holds what is normed, and all that bfloat16 does
-// of what is not, as long as it is scaled: what comes out of attention and of
-// SwiGLU lies in [2^-18, 2^21], or does not matter beside what does.
-constexpr float kScaled = 1.0F / 64;
+constexpr float kMostOperand = 32512; // whose high digit is 127
+// Added to a whole number below 2^22, it leaves it in the lowest bits.
+constexpr float kWhole = 12582912;
+constexpr unsigned kWholeBits = 0x4b400000U;
 
-// Puts eight operands into shared memory and the sums of groups beside them.
-template <int Group>
+// Of the eight columns of a thread, the one whose digit is byte `i` of operand
+// word `idx`: in the order in which codes are.
+template <int Bits>
+__device__ constexpr int operand_column(int idx, int i) {
+  return Bits == 4 ? idx * 2 + i % 2 * 4 + i / 2 : idx * 4 + i;
+}
+
+// Puts eight operands into shared memory, and beside them what the group has in
+// common.
+template <int Bits, int Group>
 __device__ __forceinline__ void put_operands(
     const ProductRoom& room,
     int chunk,
     bool exists,
     const float (&v)[8]) {
-  unsigned pairs[4];
+  float most = 0;
   float sum = 0;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const __half2 pair = __floats2half2_rn(v[2 * j], v[2 * j + 1]);
-    pairs[j] = *reinterpret_cast<const unsigned*>(&pair);
-    // Rounded as they are: what codes have too much must cancel.
-    sum += low_half(pairs[j]) + high_half(pairs[j]);
+  for (const float value : v) {
+    most = fmaxf(most, fabsf(value));
+    sum += value;
   }
 #pragma unroll
   for (int offset = 1; offset < Group / 8; offset *= 2) {
+    most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, offset));
     sum += __shfl_xor_sync(0xffffffffU, sum, offset);
   }
+  // What is smaller than that is nothing, and has no reciprocal.
+  const float factor = most > 1e-30F ? __fdividef(kMostOperand, most) : 0;
+  unsigned low[8];
+  unsigned high[8]; // in the second byte, rounded
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    low[j] = __float_as_uint(fmaf(v[j], factor, kWhole));
+    high[j] = low[j] + 128;
+  }
+  const auto word = [](const unsigned(&from)[8], int idx, unsigned two) {
+    const auto byte_of = [&](int i) {
+      return from[operand_column<Bits>(idx, i)];
+    };
+    return __byte_perm(
+        __byte_perm(byte_of(0), byte_of(1), two),
+        __byte_perm(byte_of(2), byte_of(3), two),
+        0x5410);
+  };
   if (exists) {
-    reinterpret_cast<uint4*>(room.x)[chunk] =
-        make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+    room.x[chunk] = make_uint4(
+        word(high, 0, 0x51),
+        word(high, 1, 0x51),
+        word(low, 0, 0x40),
+        word(low, 1, 0x40));
     if (chunk % (Group / 8) == 0) {
-      room.group_sums[chunk / (Group / 8)] = sum;
+      room.groups[chunk / (Group / 8)] = {most / kMostOperand, sum};
+    }
+  }
+}
+
+// Eight operands as the numbers they are.
+template <int Bits>
+__device__ __forceinline__ void
+get_operands(uint4 words, float scale, float (&v)[8]) {
+#pragma unroll
+  for (int idx = 0; idx < 2; ++idx) {
+    const auto high = static_cast<int>(idx == 0 ? words.x : words.y);
+    const auto low = static_cast<int>(idx == 0 ? words.z : words.w);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const auto digit = [&](int word) { return word << (24 - 8 * i) >> 24; };
+      v[operand_column<Bits>(idx, i)] =
+          scale * static_cast<float>(digit(high) * 256 + digit(low));
     }
   }
 }
 
 // What a product without a norm reads, as operands: two elements a word. Those
 // of experts are multiplied with their shares.
-template <int Group, bool HasExperts>
+template <int Bits, int Group, bool HasExperts>
 __device__ __forceinline__ void read_elements(
     const StepPhase& phase,
-    const StepShape& shape,
+    const OwnShape& own,
     [[maybe_unused]] const Chosen& chosen,
     unsigned flag,
     const ProductRoom& room) {
   constexpr int kAtOnce = 3; // chunks of eight a thread
   const int tid = static_cast<int>(threadIdx.x);
-  const int chunks = shape.cols / 8;
+  const int chunks = own.shape.cols / 8;
   const int padded = (chunks + 31) / 32 * 32;
 #pragma unroll 1
   for (int first = tid; first < padded; first += kAtOnce * kThreads) {
@@ -417,19 +479,18 @@ __device__ __forceinline__ void read_elements(
                   data_of(words[j][1].x),
                   data_of(words[j][1].y)),
               v);
-          float factor = kScaled;
           if constexpr (HasExperts) {
-            if (shape.is_chosen()) {
-              factor *=
-                  chosen.shares[chunk / (shape.run_blocks() * kBlockCols / 8)];
+            if (own.shape.is_chosen()) {
+              const float share =
+                  chosen.shares[chunk / (own.run_blocks * (kBlockCols / 8))];
+#pragma unroll
+              for (float& value : v) {
+                value *= share;
+              }
             }
           }
-#pragma unroll
-          for (float& value : v) {
-            value *= factor;
-          }
         }
-        put_operands<Group>(room, chunk, chunk < chunks, v);
+        put_operands<Bits, Group>(room, chunk, chunk < chunks, v);
       }
     }
   }
@@ -505,7 +566,7 @@ __device__ __forceinline__ void add_two_parts(
 }
 
 // The residual stream, brought up to date and normed, as operands.
-template <int Group>
+template <int Bits, int Group>
 __device__ __forceinline__ void read_stream(
     const StepPhase& phase,
     int cols,
@@ -575,7 +636,7 @@ __device__ __forceinline__ void read_stream(
       v[4] *= factor * b.x, v[5] *= factor * b.y;
       v[6] *= factor * b.z, v[7] *= factor * b.w;
     }
-    put_operands<Group>(room, chunk, chunk < chunks, v);
+    put_operands<Bits, Group>(room, chunk, chunk < chunks, v);
   }
   __syncthreads();
 }
@@ -586,62 +647,115 @@ struct PairSum {
   float second = 0;
 };
 
-// Adds neighbouring cells: their blocks, operands, sums of groups. Several at
+// What a thread holds of a block, and its codes of one quarter as two words of
+// operands.
+template <int Bits>
+struct CodeWords {
+  uint4 words[Bits / 4];
+
+  __device__ __forceinline__ CodeWords(const char* block, unsigned lane) {
+#pragma unroll
+    for (int i = 0; i < Bits / 4; ++i) {
+      words[i] = reinterpret_cast<const uint4*>(block + i * 512)[lane];
+    }
+  }
+  __device__ __forceinline__ uint2 operands(int quarter) const {
+    if constexpr (Bits == 4) {
+      const unsigned word = word_of(words[0], quarter);
+      return {word & 0x0f0f0f0fU, word >> 4 & 0x0f0f0f0fU};
+    } else {
+      const uint4& four = words[quarter / 2];
+      return quarter % 2 == 0 ? uint2{four.x, four.y} : uint2{four.z, four.w};
+    }
+  }
+};
+
+// c = before + codes [16, 32] x digits [32, 8]
+__device__ __forceinline__ void multiply_codes(
+    unsigned (&c)[4],
+    uint2 low,
+    uint2 high,
+    uint2 digits,
+    const unsigned (&before)[4]) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"
+      : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+      : "r"(low.x),
+        "r"(high.x),
+        "r"(low.y),
+        "r"(high.y),
+        "r"(digits.x),
+        "r"(digits.y),
+        "r"(before[0]),
+        "r"(before[1]),
+        "r"(before[2]),
+        "r"(before[3]));
+}
+
+// Adds neighbouring cells: their blocks, operands, groups of these. Several at
 // once, so that one's products hide the time of another's.
 template <int Bits, int Group, int Cells>
 __device__ __forceinline__ void add_cells(
     const char* first,
     const char* second,
-    const __half* x,
-    const float* group_sums,
+    const uint4* x,
+    const OperandGroup* groups,
     PairSum& sum) {
   using F = Form<Bits, Group>;
-  constexpr float kOffset = 1024;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int g = lane / 4;
-  float c[Cells * F::kGroups][4] = {};
-  float d[Cells * F::kGroups][4] = {};
+  const unsigned lane = threadIdx.x % 32;
+  const unsigned g = lane / 4;
+  // Whole numbers, that much too large: the lowest bits of floats.
+  unsigned zeros[4] = {kWholeBits, kWholeBits, kWholeBits, kWholeBits};
+  unsigned c[Cells * F::kGroups][4];
+  // Even columns of the second operand are high digits, odd ones low.
+  const auto* const digits =
+      reinterpret_cast<const uint2*>(x) + lane % 4 * 2 + g % 2;
 #pragma unroll
   for (int cell = 0; cell < Cells; ++cell) {
-    const Codes<Bits, true> low(first + cell * F::kBlockBytes, lane);
-    const Codes<Bits, true> high(second + cell * F::kBlockBytes, lane);
+    const CodeWords<Bits> low(first + cell * F::kBlockBytes, lane);
+    const CodeWords<Bits> high(second + cell * F::kBlockBytes, lane);
 #pragma unroll
     for (int quarter = 0; quarter < 4; ++quarter) {
-      const int at = cell * F::kGroups + quarter / F::kQuarters;
-      const uint4 b = *reinterpret_cast<const uint4*>(
-          x + cell * kBlockCols + quarter * 32 + lane % 4 * 8);
-      unsigned a0[4];
-      unsigned a1[4];
-      low.operands(quarter, a0);
-      high.operands(quarter, a1);
-      multiply_add_half(c[at], a0[0], a1[0], a0[1], a1[1], b.x, b.y);
-      multiply_add_half(d[at], a0[2], a1[2], a0[3], a1[3], b.z, b.w);
+      auto& to = c[cell * F::kGroups + quarter / F::kQuarters];
+      multiply_codes(
+          to,
+          low.operands(quarter),
+          high.operands(quarter),
+          digits[(cell * 4 + quarter) * 8],
+          quarter % F::kQuarters == 0 ? zeros : to);
     }
   }
 #pragma unroll
   for (int at = 0; at < Cells * F::kGroups; ++at) {
-    const int scales = at / F::kGroups * F::kBlockBytes + F::kCodeBytes +
-        at % F::kGroups * 32 + g * 4;
+    const unsigned scales = static_cast<unsigned>(
+                                at / F::kGroups * F::kBlockBytes +
+                                F::kCodeBytes + at % F::kGroups * 32) +
+        g * 4;
     const unsigned of_first =
         *reinterpret_cast<const unsigned*>(first + scales);
     const unsigned of_second =
         *reinterpret_cast<const unsigned*>(second + scales);
-    const float x_sum = group_sums[at];
-    const float too_much = -kOffset * x_sum;
-    sum.first =
-        fmaf(low_bf16(of_first), c[at][0] + d[at][0] + too_much, sum.first);
-    sum.first = fmaf(high_bf16(of_first), x_sum, sum.first);
-    sum.second =
-        fmaf(low_bf16(of_second), c[at][2] + d[at][2] + too_much, sum.second);
-    sum.second = fmaf(high_bf16(of_second), x_sum, sum.second);
+    const OperandGroup group = groups[at];
+    const auto whole = [](unsigned high, unsigned low) {
+      return fmaf(
+          __uint_as_float(high) - kWhole, 256, __uint_as_float(low) - kWhole);
+    };
+    sum.first = fmaf(
+        low_bf16(of_first) * group.scale, whole(c[at][0], c[at][1]), sum.first);
+    sum.first = fmaf(high_bf16(of_first), group.sum, sum.first);
+    sum.second = fmaf(
+        low_bf16(of_second) * group.scale,
+        whole(c[at][2], c[at][3]),
+        sum.second);
+    sum.second = fmaf(high_bf16(of_second), group.sum, sum.second);
   }
 }
 
 // A warp's cells out of its ring into partial sums.
 template <int Bits, int Group, bool HasExperts>
 __device__ __forceinline__ void multiply_cells(
-    const StepShape& shape,
-    CellRange cells,
+    const OwnShape& own,
+    const WarpShare& share,
     const ProductRoom& room,
     char* ring,
     std::uint64_t* full,
@@ -652,12 +766,12 @@ __device__ __forceinline__ void multiply_cells(
   using F = Form<Bits, Group>;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int col_blocks = shape.col_blocks();
-  const int run_blocks = HasExperts ? shape.run_blocks() : col_blocks;
-  int col = cells.begin % col_blocks;
-  int run = run_blocks - (HasExperts ? col % run_blocks : col);
-  int left = cells.end - cells.begin;
-  float* to = room.partial + warp * shape.slots * kPairRows + lane / 4;
+  const int col_blocks = own.col_blocks;
+  const int run_blocks = own.run_blocks;
+  int col = share.col;
+  int run = share.run;
+  int left = share.count;
+  float* to = room.partial + warp * own.shape.slots * kPairRows + lane / 4;
   PairSum sum;
   if (left == 0 && lane % 4 == 0) { // others may add what is here
     to[0] = 0;
@@ -669,12 +783,12 @@ __device__ __forceinline__ void multiply_cells(
     wait_for(full + stage, parity);
     const char* const blocks = ring + stage * F::kChunkBytes;
     const char* const second = blocks + kChunkCells * F::kBlockBytes;
-    const __half* const x = room.x + col * kBlockCols;
-    const float* const group_sums = room.group_sums + col * F::kGroups;
+    const uint4* const x = room.x + col * (kBlockCols / 8);
+    const OperandGroup* const groups = room.groups + col * F::kGroups;
     if (count == kChunkCells) {
-      add_cells<Bits, Group, kChunkCells>(blocks, second, x, group_sums, sum);
+      add_cells<Bits, Group, kChunkCells>(blocks, second, x, groups, sum);
     } else {
-      add_cells<Bits, Group, 1>(blocks, second, x, group_sums, sum);
+      add_cells<Bits, Group, 1>(blocks, second, x, groups, sum);
     }
     __syncwarp();
     fetcher.release();
@@ -733,9 +847,6 @@ __device__ __forceinline__ void finish_product(
       if (is_gated) {
         up += sums[kBlockRows];
       }
-    }
-    if (phase.norm == nullptr) {
-      value *= 1 / kScaled;
     }
     const bool is_row = exists && at < rows;
     if (bias != nullptr && is_row) {

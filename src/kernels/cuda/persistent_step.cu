@@ -131,6 +131,9 @@ __global__ void __launch_bounds__(kThreads, 1) step_kernel(
         ? 0
         : (own.cells.end - 1) / col_blocks - own.first_pair + 1;
     own.pair_sums = args.first_pair_sums[tid];
+    own.col_blocks = col_blocks;
+    own.run_blocks = own.shape.run_blocks();
+    own.matrix_pairs = own.shape.matrix_pairs();
     shared.shapes[tid] = own;
   }
   if (tid < D / 2) {
@@ -154,8 +157,15 @@ __global__ void __launch_bounds__(kThreads, 1) step_kernel(
   wait_for_copies<0>();
   __syncthreads();
   if (tid < args.num_shapes * kStepWarps) {
-    shared.of_warp[tid / kStepWarps][tid % kStepWarps] =
-        cells_of_warp(shared.shapes[tid / kStepWarps].cells, tid % kStepWarps);
+    const OwnShape& own = shared.shapes[tid / kStepWarps];
+    const CellRange cells = cells_of_warp(own.cells, tid % kStepWarps);
+    const int pair = cells.begin / own.col_blocks;
+    const int col = cells.begin % own.col_blocks;
+    shared.of_warp[tid / kStepWarps][tid % kStepWarps] = {
+        pair,
+        col,
+        own.run_blocks - col % own.run_blocks,
+        cells.end - cells.begin};
   }
 #pragma unroll 1
   for (int idx = 0; idx < args.num_shapes; ++idx) {
@@ -207,13 +217,13 @@ __global__ void __launch_bounds__(kThreads, 1) step_kernel(
           }
         }
         // Also by blocks without a share: the stream goes on.
-        read_stream<Group>(
+        read_stream<Bits, Group>(
             phase, cols, read_flag, stream, shared.squares, product);
         if constexpr (HasExperts) {
           if (phase.router != nullptr) {
-            choose_experts(
+            choose_experts<Bits, Group>(
                 args.routing,
-                product.x,
+                product,
                 product.behind(own.shape),
                 flag_of(idx),
                 shared.chosen);
@@ -221,11 +231,11 @@ __global__ void __launch_bounds__(kThreads, 1) step_kernel(
           }
         }
       } else if (own.num_pairs > 0) {
-        read_elements<Group, HasExperts>(
-            phase, own.shape, shared.chosen, read_flag, product);
+        read_elements<Bits, Group, HasExperts>(
+            phase, own, shared.chosen, read_flag, product);
       }
       multiply_cells<Bits, Group, HasExperts>(
-          own.shape,
+          own,
           shared.of_warp[phase.shape][warp],
           product,
           ring,
@@ -255,10 +265,9 @@ struct Instance {
     std::size_t most = attention_bytes<D>();
     for (const auto& shape : program.shapes) {
       const auto cols = static_cast<std::size_t>(shape.cols);
-      std::size_t needed = cols * 2 +
+      std::size_t needed = cols * 2 + cols / Group * sizeof(OperandGroup) +
           sizeof(float) *
-              (cols / Group +
-               static_cast<std::size_t>(kStepWarps * shape.slots * kPairRows));
+              static_cast<std::size_t>(kStepWarps * shape.slots * kPairRows);
       if (HasExperts && shape.is_chosen() && shape.is_gated()) {
         needed += router_bytes(program.routing);
       }
@@ -279,7 +288,7 @@ struct Instance {
   static int stages(const Launcher& launcher, const StepProgram& program) {
     // What the kernel declares, and a little that the system keeps.
     constexpr std::size_t kFixed = 2 * sizeof(StepPhase) +
-        sizeof(std::uint64_t) * kStepWarps * kMaxStages + 3072;
+        sizeof(std::uint64_t) * kStepWarps * kMaxStages + 3584;
     const std::size_t needed = needed_bytes(program) + kFixed;
     const auto limit = static_cast<std::size_t>(launcher.shared_bytes);
     return needed >= limit
