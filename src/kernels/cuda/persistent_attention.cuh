@@ -4,7 +4,8 @@
 #pragma once
 
 #include "kernels/cuda/attention_pieces.cuh"
-#include "kernels/cuda/persistent_products.cuh"
+#include "kernels/cuda/persistent_fetcher.cuh"
+#include "kernels/cuda/persistent_words.cuh"
 
 namespace qwen3_mlx::cuda::persistent {
 

@@ -3,7 +3,7 @@
 // rows of the router each, and all of them look at all logits.
 #pragma once
 
-#include "kernels/cuda/persistent_products.cuh"
+#include "kernels/cuda/persistent_operands.cuh"
 
 namespace qwen3_mlx::cuda::persistent {
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 
 #include "kernels/cuda/attention_reference.h"
 #include "kernels/cuda/device_data.h"
@@ -138,36 +139,40 @@ class DeviceModel {
         count));
     return packed_.back()->get();
   }
-  // Rows are multiples of one, so that logits are far enough from each other
-  // for the chain, which rounds them to bfloat16, to choose the same experts.
+  // Rows are multiples of one, to the bit, so that logits are far enough from
+  // each other for the chain, which rounds them to bfloat16, to choose alike.
   const void* router() {
     RandomMatrix m(rng_, model_.router_layout());
     const auto rows = static_cast<std::size_t>(model_.experts);
     std::vector<float> factors(rows);
-    for (std::size_t r = 0; r < rows; ++r) {
-      factors[r] = 2 * static_cast<float>(r + 1) / static_cast<float>(rows);
-    }
+    std::iota(factors.begin(), factors.end(), 1.0F); // whole, of eight bits
     std::ranges::shuffle(factors, rng_);
-    const auto repeat = [&](std::vector<std::uint8_t>& bytes, bool scaled) {
+    const auto repeat = [&](std::vector<std::uint8_t>& bytes) {
       const std::size_t n_bytes = bytes.size() / rows;
       for (std::size_t r = rows; r-- > 0;) { // the first one last
-        for (std::size_t i = 0; i < n_bytes; i += scaled ? 2 : 1) {
-          if (scaled) {
-            const auto value =
-                static_cast<float>(decode(Float::bf16, bytes.data() + i));
-            encode(
-                Float::bf16,
-                factors[r] * value,
-                bytes.data() + r * n_bytes + i);
-          } else {
-            bytes[r * n_bytes + i] = bytes[i];
-          }
-        }
+        std::copy_n(
+            bytes.begin(),
+            n_bytes,
+            bytes.begin() + static_cast<std::ptrdiff_t>(r * n_bytes));
       }
     };
-    repeat(m.weight, m.layout.is_plain());
-    repeat(m.scales, true);
-    repeat(m.biases, true);
+    const auto repeat_scaled = [&](std::vector<std::uint8_t>& bytes) {
+      repeat(bytes);
+      const std::size_t n_bytes = bytes.size() / rows;
+      for (std::size_t i = 0; i < bytes.size(); i += 2) {
+        auto* const at = bytes.data() + i;
+        at[0] &= 0x80U; // a power of two
+        const auto value = static_cast<float>(decode(Float::bf16, at));
+        encode(Float::bf16, factors[i / n_bytes] / 64 * value, at);
+      }
+    };
+    if (m.layout.is_plain()) {
+      repeat_scaled(m.weight);
+    } else {
+      repeat(m.weight);
+      repeat_scaled(m.scales);
+      repeat_scaled(m.biases);
+    }
     packed_.push_back(std::make_unique<PackedOnDevice>(launcher_, m));
     return packed_.back()->get();
   }
@@ -226,9 +231,10 @@ class PersistentStepTest : public testing::Test {
       const auto expected = device.run_chain(position);
       persistent_step(launcher_, *program, args);
       const auto got = device.read_logits();
-      // The chain rounds the stream to bfloat16 after each addition.
+      // The chain rounds the stream to bfloat16 after each addition, which the
+      // kernel does not: cuda_models_tests tell who is nearer to float32.
       const double error = relative_error(got, expected);
-      EXPECT_LE(error, 1.5e-2) << "position " << position;
+      EXPECT_LE(error, 2e-2) << "position " << position;
       greatest_ = std::max(greatest_, error);
       persistent_step(launcher_, *program, args);
       EXPECT_EQ(device.read_logits(), got) << "position " << position;
