@@ -33,6 +33,38 @@ TEST(PackedMatrix, RowsMeanWhatTheCheckpointMeans) {
   }
 }
 
+TEST(PackedMatrix, OddColumnsOfPlainRowsAreFilledWithZeros) {
+  for (const Float type : {Float::f32, Float::f16, Float::bf16}) {
+    for (const int cols : {1, 2, 33}) {
+      const TestMatrix matrix(
+          {.rows = 19,
+           .cols = cols,
+           .format = SourceFormat::plain,
+           .type = type},
+          7);
+      const PackedLayout layout = packed_layout(matrix.source).value();
+      std::vector<std::byte> packed(layout.n_bytes(), std::byte{0xff});
+      pack_tiles(matrix.source, layout, 0, layout.num_tiles(), packed.data());
+      std::vector<float> row(static_cast<std::size_t>(cols));
+      for (int idx = 0; idx < 32; ++idx) {
+        unpack_row(layout, packed.data(), idx, row.data());
+        for (int col = 0; col < cols; ++col) {
+          EXPECT_EQ(
+              row[static_cast<std::size_t>(col)],
+              idx < 19 ? matrix.value(idx, col) : 0);
+        }
+        if (cols % 2 != 0) {
+          const std::byte* const tile = packed.data() +
+              static_cast<std::size_t>(idx / kTileRows) * layout.tile_bytes();
+          EXPECT_EQ(
+              load_float(tile, type, layout.plain_index(cols, idx % kTileRows)),
+              0);
+        }
+      }
+    }
+  }
+}
+
 TEST(PackedMatrix, UnpacksToTheBit) {
   for (const int rows : {3, 16, 37}) {
     for (const SourceMatrix& format : all_formats(rows, 128)) {

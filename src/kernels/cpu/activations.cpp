@@ -65,27 +65,91 @@ void merge_fine_groups(
   }
 }
 
+constexpr std::size_t kUnit = 4; // bytes: see RowForm
+
+// Puts `num_units` units of each row one after the other.
+void spread_units(
+    const std::byte* const* rows,
+    std::size_t num_rows,
+    std::size_t from,
+    std::size_t num_units,
+    std::byte* out) {
+  for (std::size_t m = 0; m < num_rows; ++m) {
+    const std::byte* const source = rows[m] + from;
+    for (std::size_t unit = 0; unit < num_units; ++unit) {
+      std::memcpy(
+          out + (unit * num_rows + m) * kUnit, source + unit * kUnit, kUnit);
+    }
+  }
+}
+
+std::size_t padded(int cols) {
+  return round_up(static_cast<std::size_t>(cols), 64);
+}
+
+std::size_t num_units(RowForm form, int cols) {
+  return form == RowForm::bf16_pairs ? padded(cols) / 2 : padded(cols);
+}
+
+// Bytes of a block of rows.
+std::size_t bytes_of_block(RowForm form, int cols, int group, int num_rows) {
+  return form == RowForm::int8
+      ? QuantizedLayout{cols, group, num_rows}.n_bytes()
+      : static_cast<std::size_t>(num_rows) * num_units(form, cols) * kUnit;
+}
+
 // Makes one block of several of one row.
 void interleave(
+    RowForm form,
     const std::byte* const* rows,
     const QuantizedLayout& layout,
     std::byte* to) {
-  constexpr std::size_t kSize = 4; // of four codes, a scale or a sum
-  const QuantizedLayout one{layout.cols, layout.group};
   const auto count = static_cast<std::size_t>(layout.num_rows);
-  const auto spread =
-      [&](std::size_t num_parts, std::size_t from, std::byte* out) {
-        for (std::size_t m = 0; m < count; ++m) {
-          const std::byte* const source = rows[m] + from;
-          for (std::size_t part = 0; part < num_parts; ++part) {
-            std::memcpy(
-                out + (part * count + m) * kSize, source + part * kSize, kSize);
-          }
-        }
-      };
-  spread(static_cast<std::size_t>(layout.cols) / kSize, 0, to);
-  spread(3 * layout.num_groups(), one.scales_at(), to + layout.scales_at());
+  if (form != RowForm::int8) {
+    spread_units(rows, count, 0, num_units(form, layout.cols), to);
+    return;
+  }
+  const QuantizedLayout one{layout.cols, layout.group};
+  spread_units(
+      rows, count, 0, static_cast<std::size_t>(layout.cols) / kUnit, to);
+  spread_units(
+      rows,
+      count,
+      one.scales_at(),
+      3 * layout.num_groups(),
+      to + layout.scales_at());
   merge_fine_groups(rows, layout, to);
+}
+
+RowForm form_for(const Context& context, const PackedLayout& w) {
+  if (w.codes != Codes::plain && !context.exact) {
+    return RowForm::int8;
+  }
+  const bool in_pairs =
+      context.kernels.has_bf16_pairs && !context.exact && w.type == Float::bf16;
+  return in_pairs ? RowForm::bf16_pairs : RowForm::f32;
+}
+
+// Makes a block of float32 rows, which it may overwrite.
+void make_block(
+    const KernelTable& kernels,
+    RowForm form,
+    float* const* rows,
+    const QuantizedLayout& layout,
+    std::byte* to) {
+  if (form == RowForm::int8) {
+    kernels.quantize_rows(rows, layout, to);
+    return;
+  }
+  std::array<const std::byte*, kMostBlockRows> bytes;
+  for (std::size_t m = 0; m < static_cast<std::size_t>(layout.num_rows); ++m) {
+    if (form == RowForm::bf16_pairs) {
+      kernels.store_row(
+          rows[m], static_cast<int>(padded(layout.cols)), rows[m], Float::bf16);
+    }
+    bytes[m] = reinterpret_cast<const std::byte*>(rows[m]);
+  }
+  interleave(form, bytes.data(), layout, to);
 }
 
 // The rows of one block, of which the last may hold fewer.
@@ -102,34 +166,17 @@ Activations::Activations(
     const PackedLayout& w,
     Use use,
     const std::optional<RmsNorm>& norm)
-    : layout_{w.cols, w.group},
-      max_block_rows_(context.kernels.max_block_rows) {
+    : form_(form_for(context, w)), cols_(w.cols), group_(w.group),
+      max_block_rows_(
+          form_ == RowForm::int8 ? context.kernels.max_block_rows
+                                 : context.kernels.max_float_rows) {
   const KernelTable& kernels = context.kernels;
-  const std::size_t padded = round_up(static_cast<std::size_t>(w.cols), 64);
-  const auto prepare = [&](int row, float* to) {
-    kernels.load_row(x.row(static_cast<std::size_t>(row)), x.type, w.cols, to);
-    if (norm) {
-      kernels.rms_norm(
-          to, w.cols, norm->weight.data, norm->weight.type, norm->eps);
-    }
-  };
-  if (context.exact || w.codes == Codes::plain) {
-    data_ = make_scratch<std::byte>(
-        static_cast<std::size_t>(num_rows) * padded * sizeof(float));
-    auto* const floats = reinterpret_cast<float*>(data_.get());
-    for (int row = 0; row < num_rows; ++row) {
-      floats_.push_back(floats + static_cast<std::size_t>(row) * padded);
-    }
-    context.pool.parallel_for(num_rows, [&](int row) {
-      prepare(row, floats + static_cast<std::size_t>(row) * padded);
-    });
-    return;
-  }
+  const std::size_t stride = padded(w.cols);
   block_rows_ = use == Use::together ? balanced(num_rows, max_block_rows_) : 1;
-  const int num_blocks =
-      (num_rows + std::max(1, block_rows_) - 1) / std::max(1, block_rows_);
+  const int most = std::max(1, block_rows_);
+  const int num_blocks = (num_rows + most - 1) / most;
   const std::size_t block_bytes =
-      QuantizedLayout{w.cols, w.group, block_rows_}.n_bytes();
+      bytes_of_block(form_, w.cols, w.group, block_rows_);
   data_ = make_scratch<std::byte>(
       static_cast<std::size_t>(num_blocks) * block_bytes);
   for (int block = 0; block < num_blocks; ++block) {
@@ -138,41 +185,43 @@ Activations::Activations(
   }
   context.pool.parallel_for(num_blocks, [&](int block) {
     const int count = rows_of(block, block_rows_, num_rows);
-    std::byte* const to =
-        data_.get() + static_cast<std::size_t>(block) * block_bytes;
     const auto floats =
-        make_scratch<float>(static_cast<std::size_t>(count) * padded);
-    std::array<const float*, kMostBlockRows> rows;
+        make_scratch<float>(static_cast<std::size_t>(count) * stride);
+    std::array<float*, kMostBlockRows> rows;
     for (int m = 0; m < count; ++m) {
       const auto idx = static_cast<std::size_t>(m);
-      prepare(block * block_rows_ + m, floats.get() + idx * padded);
-      rows[idx] = floats.get() + idx * padded;
+      const auto row = static_cast<std::size_t>(block * block_rows_ + m);
+      rows[idx] = floats.get() + idx * stride;
+      kernels.load_row(x.row(row), x.type, w.cols, rows[idx]);
+      if (norm) {
+        kernels.rms_norm(
+            rows[idx], w.cols, norm->weight.data, norm->weight.type, norm->eps);
+      }
     }
-    kernels.quantize_rows(rows.data(), {w.cols, w.group, count}, to);
+    make_block(
+        kernels,
+        form_,
+        rows.data(),
+        {w.cols, w.group, count},
+        data_.get() + static_cast<std::size_t>(block) * block_bytes);
   });
 }
 
 void Activations::bind(MatmulJob& job) const {
-  job.quantized = blocks_.empty() ? nullptr : blocks_.data();
+  job.form = form_;
+  job.blocks = blocks_.data();
   job.block_rows = block_rows_;
-  job.floats = floats_.empty() ? nullptr : floats_.data();
 }
 
 void Activations::Gathered::bind(MatmulJob& job) const {
-  job.quantized = blocks_.empty() ? nullptr : blocks_.data();
+  job.form = form_;
+  job.blocks = blocks_.data();
   job.block_rows = block_rows_;
-  job.floats = floats_.empty() ? nullptr : floats_.data();
 }
 
 Activations::Gathered Activations::gather(const std::vector<int>& rows) const {
   Gathered gathered;
-  if (blocks_.empty()) {
-    gathered.floats_.reserve(rows.size());
-    for (const int row : rows) {
-      gathered.floats_.push_back(floats_[static_cast<std::size_t>(row)]);
-    }
-    return gathered;
-  }
+  gathered.form_ = form_;
   std::vector<const std::byte*> singles;
   singles.reserve(rows.size());
   for (const int row : rows) {
@@ -187,15 +236,16 @@ Activations::Gathered Activations::gather(const std::vector<int>& rows) const {
   const int block_rows = gathered.block_rows_;
   const int num_blocks = (num_rows + block_rows - 1) / block_rows;
   const std::size_t block_bytes =
-      QuantizedLayout{layout_.cols, layout_.group, block_rows}.n_bytes();
+      bytes_of_block(form_, cols_, group_, block_rows);
   gathered.data_ = make_scratch<std::byte>(
       static_cast<std::size_t>(num_blocks) * block_bytes);
   for (int block = 0; block < num_blocks; ++block) {
     std::byte* const to =
         gathered.data_.get() + static_cast<std::size_t>(block) * block_bytes;
     interleave(
+        form_,
         singles.data() + block * block_rows,
-        {layout_.cols, layout_.group, rows_of(block, block_rows, num_rows)},
+        {cols_, group_, rows_of(block, block_rows, num_rows)},
         to);
     gathered.blocks_.push_back(to);
   }

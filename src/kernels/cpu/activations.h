@@ -10,9 +10,8 @@
 
 namespace qwen3_mlx::cpu {
 
-/// Activations made ready for matrices of one group size: normalized if asked,
-/// then blocks of int8 rows, or float32 rows in exact mode and for plain
-/// weights.
+/// Activations made ready for matrices of one format: normalized if asked, then
+/// blocks of rows in the form in which they meet such weights.
 class Activations {
  public:
   enum class Use {
@@ -41,19 +40,20 @@ class Activations {
     friend class Activations;
     std::unique_ptr<std::byte[]> data_;
     std::vector<const std::byte*> blocks_;
+    RowForm form_ = RowForm::int8;
     int block_rows_ = 0;
-    std::vector<const float*> floats_;
   };
   /// The rows of these indices, in this order.
   Gathered gather(const std::vector<int>& rows) const;
 
  private:
-  QuantizedLayout layout_; // of one row
+  RowForm form_;
+  int cols_;
+  int group_;
   int max_block_rows_;
   int block_rows_ = 1;
   std::unique_ptr<std::byte[]> data_;
   std::vector<const std::byte*> blocks_;
-  std::vector<const float*> floats_;
 };
 
 } // namespace qwen3_mlx::cpu

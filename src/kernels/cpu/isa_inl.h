@@ -15,6 +15,8 @@ constexpr KernelTable make_table(std::string_view name) {
   return {
       .name = name,
       .max_block_rows = kMaxRows,
+      .max_float_rows = kMaxFloatRows,
+      .has_bf16_pairs = kHasBf16Pairs,
       .load_row = load_row,
       .store_row = store_row,
       .rms_norm = rms_norm,

@@ -33,6 +33,14 @@ inline constexpr int kFineSteps = 254;
 /// Rows of a block of activations, at most.
 inline constexpr int kMostBlockRows = 16;
 
+/// In what form a block of rows of activations meets the weights. Each lies as
+/// units of four bytes, a unit of each row after the other: [units][num_rows].
+enum class RowForm : std::uint8_t {
+  int8,       ///< Four codes, and what QuantizedLayout says.
+  f32,        ///< One float. Exact, and for plain weights.
+  bf16_pairs, ///< Two elements, for plain bfloat16 weights.
+};
+
 /// A group of a row that has second codes.
 struct FineGroup {
   std::int32_t group;
@@ -91,13 +99,11 @@ struct MatmulJob {
   PackedLayout layout;
   const std::byte* weights = nullptr;
   int num_rows = 0;
-  /// Activations are either blocks of quantized rows, block_rows in each but
-  /// perhaps the last, or one pointer a row into float32 rows (exact, and
-  /// always for plain weights). Float rows are readable up to 64 columns
-  /// rounded up, zeros beyond layout.cols.
-  const std::byte* const* quantized = nullptr;
+  /// Blocks of rows of activations, block_rows in each but perhaps the last,
+  /// with zeros beyond layout.cols up to a multiple of 64.
+  RowForm form = RowForm::int8;
+  const std::byte* const* blocks = nullptr;
   int block_rows = 0;
-  const float* const* floats = nullptr;
   void* const* out = nullptr; ///< [num_rows] pointers to rows of out_type.
   Float out_type = Float::f32;
   const void* bias = nullptr; ///< [layout.rows] of bias_type, or null.
@@ -163,8 +169,12 @@ attention_scratch(int num_rows, int head_dim) {
 
 struct KernelTable {
   std::string_view name;
-  /// Rows that meet a weight together, while it is in registers.
+  /// Rows that meet a weight together, while it is in registers: in int8, and
+  /// in the other forms.
   int max_block_rows = 1;
+  int max_float_rows = 1;
+  /// Has products of bfloat16 pairs.
+  bool has_bf16_pairs = false;
   /// Reads `count` elements as float32 and sets zeros up to a multiple of 64.
   void (*load_row)(const void* from, Float type, int count, float* to);
   /// Rounds `count` floats to `type`.

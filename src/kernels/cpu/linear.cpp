@@ -44,22 +44,26 @@ std::vector<int> chunk_ends(const Context& context, const MatmulJob& job) {
   const std::size_t tile_bytes =
       job.layout.tile_bytes() * (job.up_tile_offset != 0 ? 2 : 1);
   const int tiles = output_tiles(job);
+  // Float sums are taken of two tiles together.
+  const int together =
+      job.form == RowForm::int8 || job.up_tile_offset != 0 ? 1 : 2;
   const int least = std::max(
-      1,
+      together,
       static_cast<int>(
           kLeastBytesPerChunk / std::max<std::size_t>(tile_bytes, 1)));
   const int most = job.num_rows <= kPanelRows
       ? tiles
       : std::max(
-            1,
+            together,
             static_cast<int>(
                 kMostBytesPerPanelChunk /
                 std::max<std::size_t>(tile_bytes, 1)));
   const int threads = context.pool.size();
   std::vector<int> ends;
   for (int done = 0; done < tiles;) {
+    const int share = std::max(least, (tiles - done) / (2 * threads));
     const int step =
-        std::min(most, std::max(least, (tiles - done) / (2 * threads)));
+        std::max(together, std::min(most, share) / together * together);
     for (int thread = 0; thread < threads && done < tiles; ++thread) {
       done = std::min(tiles, done + step);
       ends.push_back(done);

@@ -5,14 +5,21 @@
 // int8:  acc += float(dot of the group) * (scale * x_scale), then
 //        acc += bias * x_sum, group after group; then, for the fine groups,
 //        acc += float(dot of second codes) * (scale * x_scale / kFineSteps).
-// float: within each 64 columns even and odd columns are summed apart, then
-//        acc += even + odd.
-// Both orders hold for every number of rows. Memory: each weight byte is read
-// from the cache once for every kMaxRows rows and from memory once for every
+// float: the columns one after another within each 64, then acc += sum.
+// pairs: acc += first * first + second * second as the instruction does, pair
+//        after pair.
+// These orders hold for every number of rows. Memory: each weight byte is read
+// from the cache once for every block of rows and from memory once for every
 // kPanelRows; a decode step is bound by that.
 
 /// Columns of one partial sum of the float path.
 inline constexpr int kSumCols = 64;
+
+#ifdef QWEN3_MLX_BF16_DOTS
+inline constexpr bool kHasBf16Pairs = true;
+#else
+inline constexpr bool kHasBf16Pairs = false;
+#endif
 
 // Adds what the second codes of a block's rows give.
 template <Codes codes>
@@ -98,39 +105,55 @@ inline void tile_int8(
   add_fine_groups<codes>(layout, x_layout, tile, rows, out);
 }
 
-// Partial sums over `num_cols` <= 64 columns from `first_col` of tile elements
-// at `weights`, added to acc.
-template <Float type, int num_rows>
+// Two neighbouring columns of plain elements.
+template <Float type>
+QWEN3_MLX_INLINE void load_two_columns(const std::byte* from, F32* columns) {
+  if constexpr (type == Float::bf16) {
+    const I32 pairs = load_i(from);
+    columns[0] = first_of_pairs(pairs);
+    columns[1] = second_of_pairs(pairs);
+  } else {
+    columns[0] = load_any(from, type, 0);
+    columns[1] = load_any(from, type, kTileRows);
+  }
+}
+
+// Adds the sums over `num_cols` <= 64 columns, an even number, of some tiles to
+// acc. x are the elements of these columns.
+template <Float type, int num_rows, int num_tiles>
 inline void float_block(
-    const std::byte* weights,
+    const std::byte* const* weights,
     int num_cols,
-    const float* const* x,
-    int first_col,
-    F32* acc) {
-  F32 even[num_rows];
-  F32 odd[num_rows];
-  for (int m = 0; m < num_rows; ++m) {
-    even[m] = odd[m] = set1(0);
-  }
-  int col = 0;
-  for (; col + 2 <= num_cols; col += 2) {
-    const auto at = static_cast<std::size_t>(col) * kTileRows;
-    const F32 w0 = load_any(weights, type, at);
-    const F32 w1 = load_any(weights, type, at + kTileRows);
+    const float* x,
+    F32 (*acc)[num_rows]) {
+  constexpr std::size_t kTwoColumns = 2 * kTileRows * size_of(type);
+  F32 sums[num_tiles][num_rows];
+  for (int tile = 0; tile < num_tiles; ++tile) {
     for (int m = 0; m < num_rows; ++m) {
-      even[m] = fma(w0, set1(x[m][first_col + col]), even[m]);
-      odd[m] = fma(w1, set1(x[m][first_col + col + 1]), odd[m]);
+      sums[tile][m] = set1(0);
     }
   }
-  if (col < num_cols) {
-    const F32 w =
-        load_any(weights, type, static_cast<std::size_t>(col) * kTileRows);
-    for (int m = 0; m < num_rows; ++m) {
-      even[m] = fma(w, set1(x[m][first_col + col]), even[m]);
+  for (int pair = 0; pair < num_cols / 2; ++pair) {
+    F32 w[num_tiles][2];
+    for (int tile = 0; tile < num_tiles; ++tile) {
+      load_two_columns<type>(
+          weights[tile] + static_cast<std::size_t>(pair) * kTwoColumns,
+          w[tile]);
+    }
+    for (int col = 0; col < 2; ++col) {
+      for (int m = 0; m < num_rows; ++m) {
+        const F32 element = set1(x[m]);
+        for (int tile = 0; tile < num_tiles; ++tile) {
+          sums[tile][m] = fma(w[tile][col], element, sums[tile][m]);
+        }
+      }
+      x += num_rows;
     }
   }
-  for (int m = 0; m < num_rows; ++m) {
-    acc[m] = add(acc[m], add(even[m], odd[m]));
+  for (int tile = 0; tile < num_tiles; ++tile) {
+    for (int m = 0; m < num_rows; ++m) {
+      acc[tile][m] = add(acc[tile][m], sums[tile][m]);
+    }
   }
 }
 
@@ -170,53 +193,92 @@ inline void dequantize(
   }
 }
 
-template <int num_rows>
-inline void tile_float(
+template <int num_rows, int num_tiles>
+inline void tiles_float(
     const MatmulJob& job,
-    const std::byte* tile,
-    const float* const* x,
-    F32* acc) {
+    const std::byte* const* tiles,
+    const float* x,
+    F32 (*acc)[num_rows]) {
   const PackedLayout& layout = job.layout;
-  alignas(64) float panel[kSumCols * kLanes];
-  for (int m = 0; m < num_rows; ++m) {
-    acc[m] = set1(0);
-  }
-  for (int col = 0; col < layout.cols; col += kSumCols) {
-    const int num_cols =
-        layout.cols - col < kSumCols ? layout.cols - col : kSumCols;
-    if (layout.codes != Codes::plain) {
-      dequantize(layout, tile, col, num_cols, panel);
-      float_block<Float::f32, num_rows>(
-          reinterpret_cast<const std::byte*>(panel), num_cols, x, col, acc);
-      continue;
+  alignas(64) float panels[num_tiles][kSumCols * kLanes];
+  for (int tile = 0; tile < num_tiles; ++tile) {
+    for (int m = 0; m < num_rows; ++m) {
+      acc[tile][m] = set1(0);
     }
-    const std::byte* const weights =
-        tile + static_cast<std::size_t>(col * kTileRows) * size_of(layout.type);
-    switch (layout.type) {
+  }
+  const int cols = layout.even_cols();
+  for (int col = 0; col < cols; col += kSumCols, x += kSumCols * num_rows) {
+    const int num_cols = cols - col < kSumCols ? cols - col : kSumCols;
+    const std::byte* weights[num_tiles];
+    for (int tile = 0; tile < num_tiles; ++tile) {
+      if (layout.codes == Codes::plain) {
+        weights[tile] = tiles[tile] +
+            static_cast<std::size_t>(col * kTileRows) * size_of(layout.type);
+      } else {
+        dequantize(layout, tiles[tile], col, num_cols, panels[tile]);
+        weights[tile] = reinterpret_cast<const std::byte*>(panels[tile]);
+      }
+    }
+    switch (layout.codes == Codes::plain ? layout.type : Float::f32) {
     case Float::f32:
-      float_block<Float::f32, num_rows>(weights, num_cols, x, col, acc);
+      float_block<Float::f32, num_rows, num_tiles>(weights, num_cols, x, acc);
       break;
     case Float::f16:
-      float_block<Float::f16, num_rows>(weights, num_cols, x, col, acc);
+      float_block<Float::f16, num_rows, num_tiles>(weights, num_cols, x, acc);
       break;
     case Float::bf16:
-      float_block<Float::bf16, num_rows>(weights, num_cols, x, col, acc);
+      float_block<Float::bf16, num_rows, num_tiles>(weights, num_cols, x, acc);
       break;
     }
   }
 }
 
-// Rows [first_row, first_row + num_rows) of one tile, before bias and the like.
-template <int num_rows>
-inline void
-tile_rows(const MatmulJob& job, int tile_idx, int first_row, F32* acc) {
-  const std::byte* const tile = job.weights +
-      static_cast<std::size_t>(tile_idx) * job.layout.tile_bytes();
-  if (job.quantized == nullptr) {
-    tile_float<num_rows>(job, tile, job.floats + first_row, acc);
-    return;
+#ifdef QWEN3_MLX_BF16_DOTS
+template <int num_rows, int num_tiles>
+inline void tiles_pairs(
+    const MatmulJob& job,
+    const std::byte* const* tiles,
+    const std::int32_t* x,
+    F32 (*acc)[num_rows]) {
+  F32 sums[num_tiles][num_rows];
+  for (int tile = 0; tile < num_tiles; ++tile) {
+    for (int m = 0; m < num_rows; ++m) {
+      sums[tile][m] = set1(0);
+    }
   }
-  const std::byte* const rows = job.quantized[first_row / job.block_rows];
+  const std::size_t end = job.layout.tile_bytes();
+  for (std::size_t at = 0; at < end; at += 4 * kTileRows, x += num_rows) {
+    I32 w[num_tiles];
+    for (int tile = 0; tile < num_tiles; ++tile) {
+      w[tile] = load_i(tiles[tile] + at);
+    }
+    for (int m = 0; m < num_rows; ++m) {
+      const I32 pair = set1_i(x[m]);
+      for (int tile = 0; tile < num_tiles; ++tile) {
+        sums[tile][m] = dot_pairs(w[tile], pair, sums[tile][m]);
+      }
+    }
+  }
+  for (int tile = 0; tile < num_tiles; ++tile) {
+    for (int m = 0; m < num_rows; ++m) {
+      acc[tile][m] = sums[tile][m];
+    }
+  }
+}
+#endif
+
+inline const std::byte* tile_at(const MatmulJob& job, int tile_idx) {
+  return job.weights +
+      static_cast<std::size_t>(tile_idx) * job.layout.tile_bytes();
+}
+
+// Rows of a block times one tile, before bias and the like.
+template <int num_rows>
+inline void sum_int8(
+    const MatmulJob& job,
+    const std::byte* tile,
+    const std::byte* rows,
+    F32* acc) {
   switch (job.layout.codes) {
   case Codes::u4:
     return tile_int8<Codes::u4, num_rows>(job, tile, rows, acc);
@@ -226,6 +288,53 @@ tile_rows(const MatmulJob& job, int tile_idx, int first_row, F32* acc) {
     return tile_int8<Codes::fp4, num_rows>(job, tile, rows, acc);
   case Codes::plain:
     break;
+  }
+}
+
+template <int num_rows, int num_tiles>
+inline void sum_floats(
+    const MatmulJob& job,
+    const std::byte* const* tiles,
+    const std::byte* rows,
+    F32 (*acc)[num_rows]) {
+#ifdef QWEN3_MLX_BF16_DOTS
+  if (job.form == RowForm::bf16_pairs) {
+    return tiles_pairs<num_rows, num_tiles>(
+        job, tiles, reinterpret_cast<const std::int32_t*>(rows), acc);
+  }
+#endif
+  tiles_float<num_rows, num_tiles>(
+      job, tiles, reinterpret_cast<const float*>(rows), acc);
+}
+
+// Rows of a block times one or two tiles. Where the registers hold the sums of
+// two, a broadcast activation meets both.
+template <int num_rows>
+inline void sum_tiles(
+    const MatmulJob& job,
+    const int* tile_indices,
+    int num_tiles,
+    const std::byte* rows,
+    F32 (*acc)[num_rows]) {
+  const std::byte* const tiles[2] = {
+      tile_at(job, tile_indices[0]), tile_at(job, tile_indices[num_tiles - 1])};
+  if constexpr (num_rows <= kMaxRows) {
+    if (job.form == RowForm::int8) {
+      for (int tile = 0; tile < num_tiles; ++tile) {
+        sum_int8<num_rows>(job, tiles[tile], rows, acc[tile]);
+      }
+      return;
+    }
+  }
+  if constexpr (num_rows <= kMaxFloatRows) {
+    if constexpr (2 * num_rows <= kSums) {
+      if (num_tiles == 2) {
+        return sum_floats<num_rows, 2>(job, tiles, rows, acc);
+      }
+    }
+    for (int tile = 0; tile < num_tiles; ++tile) {
+      sum_floats<num_rows, 1>(job, tiles + tile, rows, acc + tile);
+    }
   }
 }
 
@@ -247,35 +356,41 @@ fetch_outputs(const MatmulJob& job, int first_row, std::size_t first) {
   }
 }
 
+inline int outputs(const MatmulJob& job) {
+  return job.up_tile_offset != 0 ? job.up_tile_offset * kTileRows
+                                 : job.layout.rows;
+}
+
+// Adds the bias of outputs [first, first + count) to their sums.
 template <int num_rows>
-inline void finish_tile(const MatmulJob& job, int tile_idx, int first_row) {
-  const bool gated = job.up_tile_offset != 0;
-  const int total_rows =
-      gated ? job.up_tile_offset * kTileRows : job.layout.rows;
-  const int first = tile_idx * kTileRows;
-  const int count =
-      total_rows - first < kTileRows ? total_rows - first : kTileRows;
+inline void add_bias(const MatmulJob& job, int first, int count, F32* sums) {
+  if (job.bias == nullptr) {
+    return;
+  }
   const auto at = static_cast<std::size_t>(first);
-  fetch_outputs<num_rows>(job, first_row, at);
-  F32 acc[num_rows];
-  tile_rows<num_rows>(job, tile_idx, first_row, acc);
-  const auto add_bias = [&](int from, F32* sums) {
-    if (job.bias == nullptr) {
-      return;
-    }
-    const auto index = static_cast<std::size_t>(from);
-    const F32 bias = count == kTileRows
-        ? load_any(job.bias, job.bias_type, index)
-        : load_part(job.bias, job.bias_type, index, count);
-    for (int m = 0; m < num_rows; ++m) {
-      sums[m] = add(sums[m], bias);
-    }
-  };
-  add_bias(first, acc);
-  if (gated) {
-    F32 up[num_rows];
-    tile_rows<num_rows>(job, tile_idx + job.up_tile_offset, first_row, up);
-    add_bias(first + total_rows, up);
+  const F32 bias = count == kTileRows
+      ? load_any(job.bias, job.bias_type, at)
+      : load_part(job.bias, job.bias_type, at, count);
+  for (int m = 0; m < num_rows; ++m) {
+    sums[m] = add(sums[m], bias);
+  }
+}
+
+// Finishes sums of a tile, and of its up tile if there is one, and writes them.
+template <int num_rows>
+inline void write_tile(
+    const MatmulJob& job,
+    int tile_idx,
+    int first_row,
+    F32* acc,
+    F32* up) {
+  const int first = tile_idx * kTileRows;
+  const int rest = outputs(job) - first;
+  const int count = rest < kTileRows ? rest : kTileRows;
+  const auto at = static_cast<std::size_t>(first);
+  add_bias<num_rows>(job, first, count, acc);
+  if (up != nullptr) {
+    add_bias<num_rows>(job, first + outputs(job), count, up);
     for (int m = 0; m < num_rows; ++m) {
       acc[m] = mul(silu(acc[m]), up[m]);
     }
@@ -298,27 +413,62 @@ inline void finish_tile(const MatmulJob& job, int tile_idx, int first_row) {
   }
 }
 
-template <int num_rows = kMaxRows>
+// One tile with its up tile, or one or two tiles, times a block of rows.
+template <int num_rows>
 inline void
-finish_rows(const MatmulJob& job, int tile_idx, int first_row, int count) {
+finish_tiles(const MatmulJob& job, int tile_idx, int num_tiles, int first_row) {
+  const bool gated = job.up_tile_offset != 0;
+  const int tiles[2] = {tile_idx, tile_idx + (gated ? job.up_tile_offset : 1)};
+  for (int tile = 0; tile < num_tiles; ++tile) {
+    fetch_outputs<num_rows>(
+        job,
+        first_row,
+        static_cast<std::size_t>((tile_idx + tile) * kTileRows));
+  }
+  F32 acc[2][num_rows];
+  sum_tiles<num_rows>(
+      job,
+      tiles,
+      gated ? 2 : num_tiles,
+      job.blocks[first_row / job.block_rows],
+      acc);
+  write_tile<num_rows>(
+      job, tile_idx, first_row, acc[0], gated ? acc[1] : nullptr);
+  if (num_tiles == 2) {
+    write_tile<num_rows>(job, tile_idx + 1, first_row, acc[1], nullptr);
+  }
+}
+
+template <int num_rows>
+inline void finish_rows(
+    const MatmulJob& job,
+    int tile_idx,
+    int num_tiles,
+    int row,
+    int count) {
   if (count == num_rows) {
-    return finish_tile<num_rows>(job, tile_idx, first_row);
+    return finish_tiles<num_rows>(job, tile_idx, num_tiles, row);
   }
   if constexpr (num_rows > 1) {
-    finish_rows<num_rows - 1>(job, tile_idx, first_row, count);
+    finish_rows<num_rows - 1>(job, tile_idx, num_tiles, row, count);
   }
 }
 
 void matmul_tiles(const MatmulJob& job, int first_tile, int last_tile) {
-  const int step = job.quantized != nullptr ? job.block_rows : kMaxRows;
+  constexpr int kMostRows = kMaxRows > kMaxFloatRows ? kMaxRows : kMaxFloatRows;
+  const int step = job.block_rows;
   const int panel_rows = step < kPanelRows ? kPanelRows / step * step : step;
+  const int tile_step =
+      job.form == RowForm::int8 || job.up_tile_offset != 0 ? 1 : 2;
   for (int panel = 0; panel < job.num_rows; panel += panel_rows) {
     const int panel_end =
         job.num_rows - panel < panel_rows ? job.num_rows : panel + panel_rows;
-    for (int tile_idx = first_tile; tile_idx < last_tile; ++tile_idx) {
+    for (int tile = first_tile; tile < last_tile; tile += tile_step) {
+      const int num_tiles =
+          last_tile - tile < tile_step ? last_tile - tile : tile_step;
       for (int row = panel; row < panel_end; row += step) {
         const int count = panel_end - row < step ? panel_end - row : step;
-        finish_rows(job, tile_idx, row, count);
+        finish_rows<kMostRows>(job, tile, num_tiles, row, count);
       }
     }
   }

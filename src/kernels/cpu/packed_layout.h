@@ -8,8 +8,10 @@
 //   codes  u4, fp4: 64 bytes hold 8 columns, 4 bytes a row; the low nibbles are
 //          columns 0..3, the high ones 4..7.  u8: 64 bytes hold 4 columns.
 //   scales 16 of `type`, one a row; then 16 biases if has_bias.
-// A plain matrix has no groups: its tile is [cols][16] elements.
-// Rows beyond the matrix are zero.
+// A plain matrix has no groups: its tile is [cols][16] elements, those of
+// bfloat16 in pairs of columns [cols / 2][16][2], as dot products of pairs want
+// them; columns are filled up to an even number.
+// Rows and columns beyond the matrix are zero.
 #pragma once
 
 #include <cstddef>
@@ -53,6 +55,16 @@ struct PackedLayout {
   QWEN3_MLX_INLINE int num_groups() const {
     return codes == Codes::plain ? 0 : cols / group;
   }
+  /// Columns of a plain tile.
+  QWEN3_MLX_INLINE int even_cols() const {
+    return cols + cols % 2;
+  }
+  /// Where a plain tile holds an element, counted in elements.
+  QWEN3_MLX_INLINE std::size_t plain_index(int col, int lane) const {
+    return static_cast<std::size_t>(
+        type == Float::bf16 ? (col / 2 * kTileRows + lane) * 2 + col % 2
+                            : col * kTileRows + lane);
+  }
   QWEN3_MLX_INLINE std::size_t code_bytes() const { // of one block
     return static_cast<std::size_t>(group) * kTileRows /
         (codes == Codes::u8 ? 1 : 2);
@@ -62,7 +74,7 @@ struct PackedLayout {
   }
   QWEN3_MLX_INLINE std::size_t tile_bytes() const {
     return codes == Codes::plain
-        ? static_cast<std::size_t>(cols) * kTileRows * size_of(type)
+        ? static_cast<std::size_t>(even_cols()) * kTileRows * size_of(type)
         : static_cast<std::size_t>(num_groups()) * block_bytes();
   }
   QWEN3_MLX_INLINE std::size_t n_bytes() const {

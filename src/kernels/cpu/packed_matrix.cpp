@@ -93,6 +93,32 @@ std::uint8_t read_code(
       layout.codes == Codes::u8 ? byte : (byte >> place.shift) & 15U);
 }
 
+// Elements of mxfp8 become bfloat16.
+void widen_mxfp8_row(
+    const SourceMatrix& source,
+    const PackedLayout& layout,
+    int row,
+    int lane,
+    std::byte* tile) {
+  const auto* const codes = static_cast<const std::uint8_t*>(source.weight);
+  const int groups = source.cols / source.group;
+  for (int col = 0; col < layout.cols; ++col) {
+    const float value = e4m3_to_float(codes[index_of(row, col, source.cols)]) *
+        minifloat_scale(source, index_of(row, col / source.group, groups));
+    store_float(tile, layout.type, layout.plain_index(col, lane), value);
+  }
+}
+
+// Copies elements, or pairs of them, of `size` bytes to every 16th place.
+template <std::size_t size>
+void spread_row(const std::byte* from, int count, std::byte* to) {
+  for (int idx = 0; idx < count; ++idx) {
+    std::memcpy(to, from, size);
+    from += size;
+    to += kTileRows * size;
+  }
+}
+
 void pack_plain_tile(
     const SourceMatrix& source,
     const PackedLayout& layout,
@@ -101,24 +127,29 @@ void pack_plain_tile(
     std::byte* tile) {
   const std::size_t size = size_of(layout.type);
   for (int lane = 0; lane < num_rows; ++lane) {
-    const int row = first_row + lane;
-    for (int col = 0; col < layout.cols; ++col) {
-      const std::size_t to = index_of(col, lane, kTileRows);
-      if (source.format == SourceFormat::mxfp8) {
-        const float value =
-            e4m3_to_float(static_cast<const std::uint8_t*>(
-                source.weight)[index_of(row, col, source.cols)]) *
-            minifloat_scale(
-                source,
-                index_of(row, col / source.group, source.cols / source.group));
-        store_float(tile, layout.type, to, value);
-      } else {
+    if (source.format == SourceFormat::mxfp8) {
+      widen_mxfp8_row(source, layout, first_row + lane, lane, tile);
+      continue;
+    }
+    const std::byte* const row = static_cast<const std::byte*>(source.weight) +
+        index_of(first_row + lane, 0, source.cols) * size;
+    switch (layout.type) {
+    case Float::f32:
+      spread_row<4>(row, layout.cols, tile + 4 * lane);
+      break;
+    case Float::f16:
+      spread_row<2>(row, layout.cols, tile + 2 * lane);
+      break;
+    case Float::bf16:
+      spread_row<4>(row, layout.cols / 2, tile + 4 * lane);
+      if (layout.cols % 2 != 0) {
+        const int last = layout.cols - 1;
         std::memcpy(
-            tile + to * size,
-            static_cast<const std::byte*>(source.weight) +
-                index_of(row, col, source.cols) * size,
+            tile + layout.plain_index(last, lane) * size,
+            row + static_cast<std::size_t>(last) * size,
             size);
       }
+      break;
     }
   }
 }
@@ -236,11 +267,14 @@ void pack_tiles(
         packed + static_cast<std::size_t>(tile_idx) * layout.tile_bytes();
     const int first_row = tile_idx * kTileRows;
     const int num_rows = std::min(kTileRows, layout.rows - first_row);
-    // 4-bit codes are copied whole; all else is or-ed or has missing rows.
-    if (num_rows < kTileRows || source.bits != 4) {
+    // 4-bit codes and elements are copied whole; all else is or-ed or has
+    // missing rows or columns.
+    const bool is_plain = layout.codes == Codes::plain;
+    const bool is_whole = is_plain ? layout.cols % 2 == 0 : source.bits == 4;
+    if (num_rows < kTileRows || !is_whole) {
       std::memset(tile, 0, layout.tile_bytes());
     }
-    if (layout.codes == Codes::plain) {
+    if (is_plain) {
       pack_plain_tile(source, layout, first_row, num_rows, tile);
       continue;
     }
@@ -269,7 +303,7 @@ void unpack_row(
   const int lane = row % kTileRows;
   if (layout.codes == Codes::plain) {
     for (int col = 0; col < layout.cols; ++col) {
-      out[col] = load_float(tile, layout.type, index_of(col, lane, kTileRows));
+      out[col] = load_float(tile, layout.type, layout.plain_index(col, lane));
     }
     return;
   }
@@ -312,7 +346,7 @@ void unpack_rows(
         std::memcpy(
             static_cast<std::byte*>(target.weight) +
                 index_of(row, col, layout.cols) * size,
-            tile + index_of(col, lane, kTileRows) * size,
+            tile + layout.plain_index(col, lane) * size,
             size);
       }
       continue;

@@ -17,6 +17,8 @@ namespace qwen3_mlx::cpu::avx2 {
 
 inline constexpr int kLanes = 16;
 inline constexpr int kMaxRows = 4;
+// 12 registers of sums, one weight and one broadcast.
+inline constexpr int kMaxFloatRows = 6;
 // Running sums (two registers each) that fit beside their factors.
 inline constexpr int kSums = 6;
 
@@ -51,6 +53,17 @@ inline F32 load_f16(const void* from) {
   return {
       _mm256_cvtph_ps(load_8_halves(from, 0)),
       _mm256_cvtph_ps(load_8_halves(from, 1))};
+}
+inline F32 first_of_pairs(I32 a) {
+  return {
+      _mm256_castsi256_ps(_mm256_slli_epi32(a.lo, 16)),
+      _mm256_castsi256_ps(_mm256_slli_epi32(a.hi, 16))};
+}
+inline F32 second_of_pairs(I32 a) {
+  const __m256i mask = _mm256_set1_epi32(-0x10000);
+  return {
+      _mm256_castsi256_ps(_mm256_and_si256(a.lo, mask)),
+      _mm256_castsi256_ps(_mm256_and_si256(a.hi, mask))};
 }
 inline void store(float* to, F32 a) {
   _mm256_storeu_ps(to, a.lo);

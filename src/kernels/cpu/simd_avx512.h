@@ -20,6 +20,9 @@ inline constexpr int kLanes = 16;
 // 12 float and 12 integer sums, unpacked weights, masks and scales: within 32
 // registers.
 inline constexpr int kMaxRows = 12;
+// 24 sums, of two tiles: a broadcast, which these machines do once a cycle,
+// serves two multiply-adds.
+inline constexpr int kMaxFloatRows = 12;
 // Running sums that fit the registers beside their factors.
 inline constexpr int kSums = 24;
 
@@ -44,6 +47,13 @@ inline F32 load_bf16(const void* from) {
 inline F32 load_f16(const void* from) {
   return {
       _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from)))};
+}
+inline F32 first_of_pairs(I32 a) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16))};
+}
+inline F32 second_of_pairs(I32 a) {
+  return {
+      _mm512_castsi512_ps(_mm512_and_si512(a.v, _mm512_set1_epi32(-0x10000)))};
 }
 inline void store(float* to, F32 a) {
   _mm512_storeu_ps(to, a.v);

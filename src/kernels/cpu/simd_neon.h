@@ -18,6 +18,8 @@ namespace qwen3_mlx::cpu::neon {
 
 inline constexpr int kLanes = 16;
 inline constexpr int kMaxRows = 4;
+// 24 registers of sums, four weights and one broadcast.
+inline constexpr int kMaxFloatRows = 6;
 // Running sums (four registers each) that fit beside their factors.
 inline constexpr int kSums = 6;
 
@@ -50,6 +52,16 @@ inline F32 load_f16(const void* from) {
   const auto* in = static_cast<const std::uint8_t*>(from);
   return each([&](int idx) {
     return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(in + 8 * idx)));
+  });
+}
+inline F32 first_of_pairs(I32 a) {
+  return each([&](int idx) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(a.q[idx], 16));
+  });
+}
+inline F32 second_of_pairs(I32 a) {
+  return each([&](int idx) {
+    return vreinterpretq_f32_s32(vandq_s32(a.q[idx], vdupq_n_s32(-0x10000)));
   });
 }
 inline void store(float* to, F32 a) {

@@ -13,6 +13,8 @@ namespace qwen3_mlx::cpu::portable {
 inline constexpr int kLanes = 16;
 /// Activation rows that share one pass over a tile.
 inline constexpr int kMaxRows = 4;
+/// The same where sums are floats.
+inline constexpr int kMaxFloatRows = 4;
 /// Running sums that the registers may hold at a time.
 inline constexpr int kSums = 4;
 
@@ -46,6 +48,17 @@ inline F32 load_bf16(const void* from) {
 inline F32 load_f16(const void* from) {
   return each([&](int idx) {
     return load_float(from, Float::f16, static_cast<std::size_t>(idx));
+  });
+}
+/// Columns 2n and 2n + 1 of 16 rows from pairs of bfloat16.
+inline F32 first_of_pairs(I32 a) {
+  return each([&](int idx) {
+    return bits_to_float(static_cast<std::uint32_t>(a.lane[idx]) << 16);
+  });
+}
+inline F32 second_of_pairs(I32 a) {
+  return each([&](int idx) {
+    return bits_to_float(static_cast<std::uint32_t>(a.lane[idx]) & 0xffff0000U);
   });
 }
 inline void store(float* to, F32 a) {
