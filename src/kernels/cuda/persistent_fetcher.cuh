@@ -10,17 +10,20 @@ namespace qwen3_mlx::cuda::persistent {
 
 constexpr int kThreads = kStepWarps * 32;
 constexpr int kMaxStages = 8;
-// Cells that a warp fetches at once, if they are of one row of blocks.
-constexpr int kChunkCells = 2;
-
+// How matrices are packed: codes, or elements (16 bits, no groups).
 template <int Bits, int Group>
 struct Form {
-  static constexpr int kGroups = kBlockCols / Group;
-  static constexpr int kQuarters = 4 / kGroups; // of a group
+  static constexpr bool kIsPlain = Bits == 16;
+  static constexpr int kGroups = kIsPlain ? 0 : kBlockCols / (Group + kIsPlain);
+  static constexpr int kQuarters = kIsPlain ? 0 : 4 / (kGroups + kIsPlain);
   static constexpr int kCodeBytes = kBlockRows * kBlockCols / 8 * Bits;
   static constexpr int kBlockBytes = kCodeBytes + kGroups * 32;
+  /// Cells that a warp fetches at once, if they are of one row of blocks.
+  static constexpr int kChunkCells = kIsPlain ? 1 : 2;
   /// First the blocks of the first row, then of the second.
   static constexpr int kChunkBytes = 2 * kChunkCells * kBlockBytes;
+  /// Of a column.
+  static constexpr int kOperandBytes = kIsPlain ? 4 : 2;
 };
 
 #if defined(QWEN3_MLX_HAS_WARPGROUPS)
@@ -108,14 +111,14 @@ class Fetcher {
         return false;
       }
     }
-    const int count = min(min(kChunkCells, left_), run_);
+    const int count = min(min(F::kChunkCells, left_), run_);
     if (issues_) {
       const auto n_bytes = static_cast<unsigned>(count * F::kBlockBytes);
       char* const to = ring_ + stage_ * F::kChunkBytes;
       arrive_and_expect(full_ + stage_, 2 * n_bytes);
       copy_bulk(to, at_, n_bytes, full_ + stage_);
       copy_bulk(
-          to + kChunkCells * F::kBlockBytes,
+          to + F::kChunkCells * F::kBlockBytes,
           at_ + second_,
           n_bytes,
           full_ + stage_);

@@ -11,7 +11,8 @@ namespace qwen3_mlx::cuda::persistent {
 // Operands are whole numbers of 16 bits, with a scale for each group of columns
 // that weights have a scale for: eight bits, signed, in one column of the
 // second operand of tensor cores, and the lower eight in the next one. So codes
-// need not become floats, and all sums of products are exact.
+// need not become floats, and all sums of products are exact. For weights that
+// are elements it is two bfloat16, in two columns as well.
 struct OperandGroup {
   float scale;
   float sum; // of the elements
@@ -21,13 +22,14 @@ struct OperandGroup {
 
 // A product's own part of shared memory, all of it free between phases.
 struct ProductRoom {
-  uint4* x; // eight columns each: high digits, low digits
+  uint4* x; // eight columns: high digits, low digits; or so many bfloat16 each
   OperandGroup* groups;
   float* partial; // [kStepWarps][slots][kPairRows]
 
-  __device__ __forceinline__ ProductRoom(char* room, int cols, int num_groups) {
+  __device__ __forceinline__
+  ProductRoom(char* room, int x_bytes, int num_groups) {
     x = reinterpret_cast<uint4*>(room);
-    groups = reinterpret_cast<OperandGroup*>(x + cols / 8);
+    groups = reinterpret_cast<OperandGroup*>(room + x_bytes);
     partial = reinterpret_cast<float*>(groups + num_groups);
   }
 
@@ -56,10 +58,30 @@ __device__ constexpr int operand_column(int idx, int i) {
   return Bits == 4 ? idx * 2 + i % 2 * 4 + i / 2 : idx * 4 + i;
 }
 
-// Puts eight operands into shared memory, and beside them what the group has in
-// common.
+// Puts eight operands as pairs of bfloat16 into shared memory.
+__device__ __forceinline__ void put_pairs(
+    const ProductRoom& room,
+    int chunk,
+    bool exists,
+    const float (&v)[8]) {
+  unsigned high[4];
+  unsigned low[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const float a = v[2 * j];
+    const float b = v[2 * j + 1];
+    high[j] = pack_bf16(a, b);
+    low[j] = pack_bf16(a - low_bf16(high[j]), b - high_bf16(high[j]));
+  }
+  if (exists) {
+    room.x[chunk * 2] = make_uint4(high[0], high[1], high[2], high[3]);
+    room.x[chunk * 2 + 1] = make_uint4(low[0], low[1], low[2], low[3]);
+  }
+}
+
+// The same as digits, and beside them what the group has in common.
 template <int Bits, int Group>
-__device__ __forceinline__ void put_operands(
+__device__ __forceinline__ void put_digits(
     const ProductRoom& room,
     int chunk,
     bool exists,
@@ -103,6 +125,19 @@ __device__ __forceinline__ void put_operands(
     if (chunk % (Group / 8) == 0) {
       room.groups[chunk / (Group / 8)] = {most / kMostOperand, sum};
     }
+  }
+}
+
+template <int Bits, int Group>
+__device__ __forceinline__ void put_operands(
+    const ProductRoom& room,
+    int chunk,
+    bool exists,
+    const float (&v)[8]) {
+  if constexpr (Bits == 16) {
+    put_pairs(room, chunk, exists, v);
+  } else {
+    put_digits<Bits, Group>(room, chunk, exists, v);
   }
 }
 

@@ -71,6 +71,32 @@ __device__ __forceinline__ void multiply_codes(
         "r"(before[3]));
 }
 
+// The same of elements: a cell, whose weights are bfloat16.
+__device__ __forceinline__ void add_plain_cell(
+    const char* first,
+    const char* second,
+    const uint4* x,
+    PairSum& sum) {
+  const unsigned lane = threadIdx.x % 32;
+  const CodeWords<16> low(first, lane);
+  const CodeWords<16> high(second, lane);
+  // Even columns of the second operand are what bfloat16 holds, odd ones the
+  // rest.
+  const uint4* const of_lane = x + lane % 4 * 2 + lane / 4 % 2;
+  float c[4] = {};
+  float d[4] = {};
+#pragma unroll
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const uint4 a0 = low.words[quarter];
+    const uint4 a1 = high.words[quarter];
+    const uint4 b = of_lane[quarter * 8];
+    multiply_add(c, a0.x, a1.x, a0.y, a1.y, b.x, b.y);
+    multiply_add(d, a0.z, a1.z, a0.w, a1.w, b.z, b.w);
+  }
+  sum.first += c[0] + c[1] + (d[0] + d[1]);
+  sum.second += c[2] + c[3] + (d[2] + d[3]);
+}
+
 // Adds neighbouring cells: their blocks, operands, groups of these. Several at
 // once, so that one's products hide the time of another's.
 template <int Bits, int Group, int Cells>
@@ -158,14 +184,17 @@ __device__ __forceinline__ void multiply_cells(
   }
 #pragma unroll 1
   while (left > 0) {
-    const int count = min(min(kChunkCells, left), run);
+    const int count = min(min(F::kChunkCells, left), run);
     wait_for(full + stage, parity);
     const char* const blocks = ring + stage * F::kChunkBytes;
-    const char* const second = blocks + kChunkCells * F::kBlockBytes;
-    const uint4* const x = room.x + col * (kBlockCols / 8);
-    const OperandGroup* const groups = room.groups + col * F::kGroups;
-    if (count == kChunkCells) {
-      add_cells<Bits, Group, kChunkCells>(blocks, second, x, groups, sum);
+    const char* const second = blocks + F::kChunkCells * F::kBlockBytes;
+    const uint4* const x = room.x + col * (kBlockCols * F::kOperandBytes / 16);
+    [[maybe_unused]] const OperandGroup* const groups =
+        room.groups + col * F::kGroups;
+    if constexpr (F::kIsPlain) {
+      add_plain_cell(blocks, second, x, sum);
+    } else if (count == F::kChunkCells) {
+      add_cells<Bits, Group, F::kChunkCells>(blocks, second, x, groups, sum);
     } else {
       add_cells<Bits, Group, 1>(blocks, second, x, groups, sum);
     }

@@ -255,6 +255,8 @@ TEST_F(PersistentStepTest, HandlesFormats) {
   compare({.bits = 8});
   compare({.head_dim = 128, .group = 32});
   compare({.head_dim = 128, .bits = 8});
+  compare({.bits = 16, .group = 0});
+  compare({.head_dim = 128, .bits = 16, .group = 0});
 }
 
 TEST_F(PersistentStepTest, HandlesShapes) {
