@@ -105,17 +105,14 @@ inline void tile_int8(
   add_fine_groups<codes>(layout, x_layout, tile, rows, out);
 }
 
-// Two neighbouring columns of plain elements.
+// The first or second of two neighbouring columns of plain elements.
 template <Float type>
-QWEN3_MLX_INLINE void load_two_columns(const std::byte* from, F32* columns) {
+QWEN3_MLX_INLINE F32 load_column(const std::byte* from, int which) {
   if constexpr (type == Float::bf16) {
     const I32 pairs = load_i(from);
-    columns[0] = first_of_pairs(pairs);
-    columns[1] = second_of_pairs(pairs);
-  } else {
-    columns[0] = load_any(from, type, 0);
-    columns[1] = load_any(from, type, kTileRows);
+    return which == 0 ? first_of_pairs(pairs) : second_of_pairs(pairs);
   }
+  return load_any(from, type, static_cast<std::size_t>(which) * kTileRows);
 }
 
 // Adds the sums over `num_cols` <= 64 columns, an even number, of some tiles to
@@ -134,17 +131,16 @@ inline void float_block(
     }
   }
   for (int pair = 0; pair < num_cols / 2; ++pair) {
-    F32 w[num_tiles][2];
-    for (int tile = 0; tile < num_tiles; ++tile) {
-      load_two_columns<type>(
-          weights[tile] + static_cast<std::size_t>(pair) * kTwoColumns,
-          w[tile]);
-    }
     for (int col = 0; col < 2; ++col) {
+      F32 w[num_tiles];
+      for (int tile = 0; tile < num_tiles; ++tile) {
+        w[tile] = load_column<type>(
+            weights[tile] + static_cast<std::size_t>(pair) * kTwoColumns, col);
+      }
       for (int m = 0; m < num_rows; ++m) {
         const F32 element = set1(x[m]);
         for (int tile = 0; tile < num_tiles; ++tile) {
-          sums[tile][m] = fma(w[tile][col], element, sums[tile][m]);
+          add_product(w[tile], element, sums[tile][m]);
         }
       }
       x += num_rows;

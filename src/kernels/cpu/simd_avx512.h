@@ -92,6 +92,10 @@ inline F32 div(F32 a, F32 b) {
 inline F32 fma(F32 a, F32 b, F32 c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
 }
+// As assembler: GCC 12 moves sums about, and to memory, around intrinsics.
+inline void add_product(F32 a, F32 b, F32& sum) {
+  asm("vfmadd231ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v));
+}
 inline F32 max(F32 a, F32 b) {
   return {_mm512_max_ps(a.v, b.v)};
 }

@@ -105,6 +105,9 @@ inline F32 div(F32 a, F32 b) {
 inline F32 fma(F32 a, F32 b, F32 c) {
   return each([&](int idx) { return vfmaq_f32(c.q[idx], a.q[idx], b.q[idx]); });
 }
+inline void add_product(F32 a, F32 b, F32& sum) {
+  sum = fma(a, b, sum);
+}
 inline F32 max(F32 a, F32 b) {
   return each([&](int idx) { return vmaxq_f32(a.q[idx], b.q[idx]); });
 }

@@ -94,6 +94,10 @@ inline F32 fma(F32 a, F32 b, F32 c) {
     return __builtin_fmaf(a.lane[idx], b.lane[idx], c.lane[idx]);
   });
 }
+/// sum = fma(a, b, sum), where the sums of a loop keep their registers.
+inline void add_product(F32 a, F32 b, F32& sum) {
+  sum = fma(a, b, sum);
+}
 inline F32 max(F32 a, F32 b) {
   return each([&](int idx) {
     return a.lane[idx] > b.lane[idx] ? a.lane[idx] : b.lane[idx];
