@@ -17,8 +17,9 @@ namespace qwen3_mlx::cpu::avx2 {
 
 inline constexpr int kLanes = 16;
 inline constexpr int kMaxRows = 4;
-// 12 registers of sums, one weight and one broadcast.
-inline constexpr int kMaxFloatRows = 6;
+// 10 registers of sums, a column of weights and a broadcast: of 12, GCC keeps
+// one in memory, whose latency then bounds all.
+inline constexpr int kMaxFloatRows = 5;
 // Running sums (two registers each) that fit beside their factors.
 inline constexpr int kSums = 6;
 
