@@ -55,12 +55,22 @@ __device__ __forceinline__ void product(
   }
 }
 
-// Sines and cosines of a position; a lane's are of dimensions lane, lane
-// + 32...
+// A head's dimensions d and d + D / 2 are rotated as a pair. A warp's lane has
+// the pairs lane, lane + 32...: this many, of which the last may lie beyond the
+// head (lane_has()).
+template <int D>
+inline constexpr int head_pairs = (D + 63) / 64;
+
+template <int D>
+__device__ __forceinline__ bool lane_has(int pair, int lane) {
+  return D % 64 == 0 || pair * 32 + lane < D / 2;
+}
+
+// Sines and cosines of a position, of a lane's pairs.
 template <int D>
 struct Rotation {
-  float sine[D / 64];
-  float cosine[D / 64];
+  float sine[head_pairs<D>];
+  float cosine[head_pairs<D>];
 };
 
 template <int D>
@@ -68,45 +78,51 @@ __device__ __forceinline__ Rotation<D>
 rotation_of(const float* periods, int position, int lane) {
   Rotation<D> rotation;
 #pragma unroll
-  for (int j = 0; j < D / 64; ++j) {
-    const float angle =
-        static_cast<float>(position) * (1.0F / periods[j * 32 + lane]);
+  for (int j = 0; j < head_pairs<D>; ++j) {
+    const float period = lane_has<D>(j, lane) ? periods[j * 32 + lane] : 1.0F;
+    const float angle = static_cast<float>(position) * (1.0F / period);
     sincosf(angle, &rotation.sine[j], &rotation.cosine[j]);
   }
   return rotation;
 }
 
-// A head of a new position by one warp, whose lanes hold the dimensions lane,
-// lane + 32...: norm, then rotation, to shared or global memory.
+// A head of a new position by one warp, to shared or global memory: norm, then
+// rotation. `v` holds the first dimensions of a lane's pairs, then their second
+// ones; those beyond the head are zeros.
 template <class T, int D>
 __device__ __forceinline__ void place_head(
-    float (&v)[D / 32],
+    float (&v)[2 * head_pairs<D>],
     const T* norm,
     float eps,
     const Rotation<D>& rotation,
     int lane,
     T* to) {
-  constexpr int kEach = D / 32;
+  constexpr int kPairs = head_pairs<D>;
   if (norm != nullptr) {
     float squares = 0;
 #pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      squares += v[j] * v[j];
+    for (const float value : v) {
+      squares += value * value;
     }
     const float factor = rsqrtf(warp_sum(squares) / D + eps);
 #pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      v[j] *= factor * to_float(norm[j * 32 + lane]);
+    for (int j = 0; j < kPairs; ++j) {
+      if (lane_has<D>(j, lane)) {
+        v[j] *= factor * to_float(norm[j * 32 + lane]);
+        v[j + kPairs] *= factor * to_float(norm[D / 2 + j * 32 + lane]);
+      }
     }
   }
 #pragma unroll
-  for (int j = 0; j < kEach / 2; ++j) {
-    const float a = v[j];
-    const float b = v[j + kEach / 2];
-    const float sine = rotation.sine[j];
-    const float cosine = rotation.cosine[j];
-    from_float(a * cosine - b * sine, to[j * 32 + lane]);
-    from_float(b * cosine + a * sine, to[(j + kEach / 2) * 32 + lane]);
+  for (int j = 0; j < kPairs; ++j) {
+    if (lane_has<D>(j, lane)) {
+      const float a = v[j];
+      const float b = v[j + kPairs];
+      const float sine = rotation.sine[j];
+      const float cosine = rotation.cosine[j];
+      from_float(a * cosine - b * sine, to[j * 32 + lane]);
+      from_float(b * cosine + a * sine, to[D / 2 + j * 32 + lane]);
+    }
   }
 }
 
@@ -118,10 +134,13 @@ __device__ __forceinline__ void prepare_head(
     const Rotation<D>& rotation,
     int lane,
     T* to) {
-  float v[D / 32];
+  constexpr int kPairs = head_pairs<D>;
+  float v[2 * kPairs];
 #pragma unroll
-  for (int j = 0; j < D / 32; ++j) {
-    v[j] = to_float(from[j * 32 + lane]);
+  for (int j = 0; j < kPairs; ++j) {
+    const bool has = lane_has<D>(j, lane);
+    v[j] = has ? to_float(from[j * 32 + lane]) : 0.0F;
+    v[j + kPairs] = has ? to_float(from[D / 2 + j * 32 + lane]) : 0.0F;
   }
   place_head<T, D>(v, norm, eps, rotation, lane, to);
 }

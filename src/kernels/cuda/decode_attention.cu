@@ -52,8 +52,8 @@ bool supports_decode(
     int head_dim,
     const KvForm& kv) {
   const int most = kv.is_quantized() ? kQuantizedHeads : kPlainHeads;
-  return type != Float::f32 && (head_dim == 64 || head_dim == 128) &&
-      shares_heads(num_heads, num_kv_heads, most) && is_supported(kv);
+  return type != Float::f32 && is_supported_head(head_dim) &&
+      shares_heads(num_heads, num_kv_heads, most) && is_supported(kv, head_dim);
 }
 
 int splits_of(int length) {

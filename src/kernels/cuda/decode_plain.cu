@@ -11,18 +11,56 @@
 namespace qwen3_mlx::cuda {
 namespace {
 
-// Elements between values in shared memory, padded against bank conflicts.
+// Elements between rows in shared memory, padded against bank conflicts.
 template <int D>
 inline constexpr int value_row = D + 8;
+template <int D>
+inline constexpr int query_row = D > 128 ? D + 32 : D;
 
 template <int D>
 constexpr std::size_t shared_bytes() {
   // Queries, then one tile of values a warp; the sums of warps take the place
   // of the tiles.
-  const std::size_t queries = kPlainHeads * D * 2;
+  const std::size_t queries = kPlainHeads * query_row<D> * 2;
   const std::size_t tiles = 2UL * kDecodeWarps * kDecodeTile * value_row<D>;
   return queries + std::max(tiles, sums_bytes<D, kPlainHeads>);
 }
+
+// Queries as first operands: rows g and g + 8, and of each chunk of 32
+// dimensions the eight neighbours at 8 t, as keys are read. They stay in
+// registers where these suffice for sums too.
+template <class T, int D>
+struct Queries {
+  static constexpr bool kStay = D <= 128;
+  const T* from;
+  uint4 low[kStay ? D / 32 : 1];
+  uint4 high[kStay ? D / 32 : 1];
+
+  __device__ __forceinline__ Queries(const T* queries, int g, int t)
+      : from(queries + g * query_row<D> + t * 8) {
+    if constexpr (kStay) {
+#pragma unroll
+      for (int c = 0; c < D / 32; ++c) {
+        low[c] = load(c, 0);
+        high[c] = load(c, 8);
+      }
+    }
+  }
+
+  __device__ __forceinline__ uint4 load(int chunk, int row) const {
+    return *reinterpret_cast<const uint4*>(
+        from + row * query_row<D> + chunk * 32);
+  }
+
+  // Adds their products with one chunk of eight keys.
+  __device__ __forceinline__ void
+  multiply(int chunk, const uint4& key, float (&score)[4]) const {
+    const uint4 a = kStay ? low[kStay ? chunk : 0] : load(chunk, 0);
+    const uint4 b = kStay ? high[kStay ? chunk : 0] : load(chunk, 8);
+    product<T>(score, a.x, b.x, a.y, b.y, key.x, key.y);
+    product<T>(score, a.z, b.z, a.w, b.w, key.z, key.w);
+  }
+};
 
 template <class T, int D, class Sequences>
 __global__ void __launch_bounds__(kDecodeThreads) decode_kernel(
@@ -34,7 +72,7 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_kernel(
   constexpr int kValueRow = value_row<D>;
   extern __shared__ __align__(16) char shared[];
   auto* const queries = reinterpret_cast<T*>(shared);
-  auto* const tiles = queries + kPlainHeads * D;
+  auto* const tiles = queries + kPlainHeads * query_row<D>;
   auto* const sums = reinterpret_cast<float*>(tiles);
 
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -74,7 +112,7 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_kernel(
         args.norm_eps,
         rotation,
         lane,
-        queries + head * D);
+        queries + head * query_row<D>);
   }
   if (look.appends()) {
     const std::size_t at = static_cast<std::size_t>(position) * D;
@@ -95,18 +133,7 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_kernel(
   }
   __syncthreads();
 
-  // Queries as first operands: rows g and g + 8, and of each chunk of 32
-  // dimensions the eight neighbours at 8 t, as keys are read.
-  uint4 q_low[kChunks];
-  uint4 q_high[kChunks];
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    q_low[c] =
-        *reinterpret_cast<const uint4*>(queries + g * D + c * 32 + t * 8);
-    q_high[c] =
-        *reinterpret_cast<const uint4*>(queries + (g + 8) * D + c * 32 + t * 8);
-  }
-
+  const Queries<T, D> rows(queries, g, t);
   float out[D / 8][4] = {};
   float greatest[2] = {-INFINITY, -INFINITY};
   float total[2] = {};
@@ -135,22 +162,7 @@ __global__ void __launch_bounds__(kDecodeThreads) decode_kernel(
       }
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
-        product<T>(
-            score[j],
-            q_low[c].x,
-            q_high[c].x,
-            q_low[c].y,
-            q_high[c].y,
-            k[c].x,
-            k[c].y);
-        product<T>(
-            score[j],
-            q_low[c].z,
-            q_high[c].z,
-            q_low[c].w,
-            q_high[c].w,
-            k[c].z,
-            k[c].w);
+        rows.multiply(c, k[c], score[j]);
       }
     }
     unsigned weights[4]; // rows g and g + 8 of tiles 0 and 1
@@ -298,8 +310,16 @@ void start_plain_decode(
     const DecodeAttentionArgs& args,
     const DecodeSequences& sequences) {
   const auto with_type = [&]<class T>(T) {
-    return args.head_dim == 64 ? start<T, 64>(launcher, args, sequences)
-                               : start<T, 128>(launcher, args, sequences);
+    switch (args.head_dim) {
+    case 64:
+      return start<T, 64>(launcher, args, sequences);
+    case 96:
+      return start<T, 96>(launcher, args, sequences);
+    case 128:
+      return start<T, 128>(launcher, args, sequences);
+    default:
+      return start<T, 256>(launcher, args, sequences);
+    }
   };
   return args.type == Float::f16 ? with_type(__half())
                                  : with_type(__nv_bfloat16());

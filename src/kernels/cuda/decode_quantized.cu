@@ -19,7 +19,6 @@ namespace {
 
 constexpr int kTile = kDecodeTile;
 constexpr int kHeads = kQuantizedHeads;
-constexpr int kStages = 3;
 
 // Sequences as arguments, or in a table when there is one. Few: a recorded
 // launch carries their room too.
@@ -43,7 +42,9 @@ struct Shape {
   static constexpr int kValueDims = Group / 8;
   static constexpr int kValueBytes = kValueDims * Bits / 8;
   // In shared memory, rows are padded against bank conflicts.
-  static constexpr int kKeyRow = kGroups % 2 == 1 ? kRow : kRow + 4 * kKeyBytes;
+  static constexpr int kKeyRow = kKeyBytes == 32 ? kRow + 16
+      : kGroups % 2 == 1                         ? kRow
+                                                 : kRow + 4 * kKeyBytes;
   static constexpr int kValueRow = kRow + 16;
   static constexpr int kScales = kTile * kGroups * 2; // bytes of one array
   static constexpr int kValues = kTile * kKeyRow;
@@ -52,6 +53,8 @@ struct Shape {
   static constexpr int kValueScales = kKeyBiases + kScales;
   static constexpr int kValueBiases = kValueScales + kScales;
   static constexpr int kStage = kValueBiases + kScales;
+  // Three would not fit into 99 KiB, which many GPUs have.
+  static constexpr int kStages = D == 256 && Bits == 8 ? 2 : 3;
   static_assert(kRow % 16 == 0 && kKeyRow % 16 == 0 && kScales % 16 == 0);
 
   static constexpr int kQueryRow = D + 8;
@@ -139,8 +142,11 @@ struct Cache {
 template <class T, int Count>
 __device__ __forceinline__ void
 load_scales(const char* from, bool valid, float (&to)[Count]) {
-  if constexpr (Count == 1) {
-    to[0] = valid ? to_float(*reinterpret_cast<const T*>(from)) : 0.0F;
+  if constexpr (Count % 2 == 1) {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      to[i] = valid ? to_float(reinterpret_cast<const T*>(from)[i]) : 0.0F;
+    }
   } else {
 #pragma unroll
     for (int i = 0; i < Count / 2; ++i) {
@@ -154,9 +160,13 @@ load_scales(const char* from, bool valid, float (&to)[Count]) {
 template <int Bytes>
 __device__ __forceinline__ void
 load_words(const char* from, unsigned (&to)[(Bytes + 3) / 4]) {
-  if constexpr (Bytes == 16) {
-    const uint4 v = *reinterpret_cast<const uint4*>(from);
-    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+  if constexpr (Bytes % 16 == 0) {
+#pragma unroll
+    for (int i = 0; i < Bytes / 16; ++i) {
+      const uint4 v = reinterpret_cast<const uint4*>(from)[i];
+      to[4 * i] = v.x, to[4 * i + 1] = v.y;
+      to[4 * i + 2] = v.z, to[4 * i + 3] = v.w;
+    }
   } else if constexpr (Bytes == 8) {
     const uint2 v = *reinterpret_cast<const uint2*>(from);
     to[0] = v.x, to[1] = v.y;
@@ -461,7 +471,7 @@ __global__ void __launch_bounds__(kDecodeThreads) quantized_decode_kernel(
   const Cache<T, D, Bits, Group> cache(sequence, look.kv_head);
 
   // Tiles begin at multiples of 16, as copies of scales must.
-  char* const own_tiles = tiles + warp * kStages * S::kStage;
+  char* const own_tiles = tiles + warp * S::kStages * S::kStage;
   int base = look.begin / kTile * kTile + warp * kTile;
   int next = base;
   const auto load_next = [&](int stage) {
@@ -473,7 +483,7 @@ __global__ void __launch_bounds__(kDecodeThreads) quantized_decode_kernel(
   };
   const auto load_first = [&] {
 #pragma unroll
-    for (int stage = 0; stage < kStages; ++stage) {
+    for (int stage = 0; stage < S::kStages; ++stage) {
       load_next(stage);
     }
   };
@@ -525,7 +535,7 @@ __global__ void __launch_bounds__(kDecodeThreads) quantized_decode_kernel(
   const float scale = args.scale * 1.4426950408889634F;
   for (int stage = 0; base < look.end; base += kDecodeWarps * kTile) {
     const char* const tile = own_tiles + stage * S::kStage;
-    wait_for_copies<kStages - 1>();
+    wait_for_copies<S::kStages - 1>();
     __syncwarp();
     float score[4] = {};
     found.scores(queries, tile, g, t, score);
@@ -536,7 +546,7 @@ __global__ void __launch_bounds__(kDecodeThreads) quantized_decode_kernel(
     found.add_values(tile, score, valid, g, t);
     __syncwarp();
     load_next(stage);
-    stage = stage + 1 < kStages ? stage + 1 : 0;
+    stage = stage + 1 < S::kStages ? stage + 1 : 0;
   }
   __syncthreads(); // tiles give way to sums [warp][head][D + 4]
   found.store(sums + warp * kHeads * (D + 4), g, t, group);
@@ -582,17 +592,31 @@ void start(
   }
 }
 
+template <class T, int D, int Bits>
+void start_group(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    const DecodeSequences& sequences) {
+  if constexpr (D % 64 == 0) {
+    if (args.kv.group == 64) {
+      return start<T, D, Bits, 64>(launcher, args, sequences);
+    }
+  }
+  if constexpr (D % 128 == 0) {
+    if (args.kv.group == 128) {
+      return start<T, D, Bits, 128>(launcher, args, sequences);
+    }
+  }
+  return start<T, D, Bits, 32>(launcher, args, sequences);
+}
+
 template <class T, int D>
 void start_form(
     const Launcher& launcher,
     const DecodeAttentionArgs& args,
     const DecodeSequences& sequences) {
-  if (args.kv.bits == 8) {
-    return args.kv.group == 32 ? start<T, D, 8, 32>(launcher, args, sequences)
-                               : start<T, D, 8, 64>(launcher, args, sequences);
-  }
-  return args.kv.group == 32 ? start<T, D, 4, 32>(launcher, args, sequences)
-                             : start<T, D, 4, 64>(launcher, args, sequences);
+  return args.kv.bits == 8 ? start_group<T, D, 8>(launcher, args, sequences)
+                           : start_group<T, D, 4>(launcher, args, sequences);
 }
 
 } // namespace
@@ -602,8 +626,16 @@ void start_quantized_decode(
     const DecodeAttentionArgs& args,
     const DecodeSequences& sequences) {
   const auto with_type = [&]<class T>(T) {
-    return args.head_dim == 64 ? start_form<T, 64>(launcher, args, sequences)
-                               : start_form<T, 128>(launcher, args, sequences);
+    switch (args.head_dim) {
+    case 64:
+      return start_form<T, 64>(launcher, args, sequences);
+    case 96:
+      return start_form<T, 96>(launcher, args, sequences);
+    case 128:
+      return start_form<T, 128>(launcher, args, sequences);
+    default:
+      return start_form<T, 256>(launcher, args, sequences);
+    }
   };
   return args.type == Float::f16 ? with_type(__half())
                                  : with_type(__nv_bfloat16());

@@ -203,10 +203,17 @@ struct KvForm {
 /// Capacities of quantized caches are multiples of that.
 inline constexpr int kQuantizedCapacity = 16;
 
-/// Whether the kernels know that form.
-constexpr bool is_supported(const KvForm& kv) {
+/// Whether the kernels of attention know heads of so many dimensions.
+constexpr bool is_supported_head(int head_dim) {
+  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+
+/// Whether the kernels know that form, for such heads.
+constexpr bool is_supported(const KvForm& kv, int head_dim) {
   return kv.bits == 0 ||
-      ((kv.bits == 4 || kv.bits == 8) && (kv.group == 32 || kv.group == 64));
+      ((kv.bits == 4 || kv.bits == 8) &&
+       (kv.group == 32 || kv.group == 64 || kv.group == 128) &&
+       head_dim % kv.group == 0);
 }
 
 /// One sequence of a decode step.

@@ -19,14 +19,20 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * 32;
-constexpr int kWarpTiles = 2; // of 16 rows
-constexpr int kWarpRows = kWarpTiles * 16;
-constexpr int kRows = kWarps * kWarpRows;
 constexpr int kKeys = 64;
 constexpr int kSequencesPerLaunch = 64;
 
 struct Sequences {
   PrefillSequence at[kSequencesPerLaunch];
+};
+
+// A tile of queries. Half as many fill registers and shared memory where heads
+// have 256 dimensions.
+template <int D>
+struct Tile {
+  static constexpr int kWarpTiles = D > 128 ? 1 : 2; // of 16 rows
+  static constexpr int kWarpRows = kWarpTiles * 16;
+  static constexpr int kRows = kWarps * kWarpRows;
 };
 
 // Elements between rows in shared memory, padded against bank conflicts.
@@ -35,7 +41,24 @@ inline constexpr int shared_row = D + 8;
 
 template <int D>
 constexpr std::size_t shared_bytes() {
-  return 2UL * (kRows + 2 * kKeys) * shared_row<D>;
+  return 2UL * (Tile<D>::kRows + 2 * kKeys) * shared_row<D>;
+}
+// What any GPU for which this is compiled has.
+static_assert(shared_bytes<256>() <= 99UL * 1024);
+
+// Calls `with` with a head's dimensions, one of is_supported_head().
+template <class With>
+auto with_head_dim(int head_dim, const With& with) {
+  switch (head_dim) {
+  case 64:
+    return with(std::integral_constant<int, 64>());
+  case 96:
+    return with(std::integral_constant<int, 96>());
+  case 128:
+    return with(std::integral_constant<int, 128>());
+  default:
+    return with(std::integral_constant<int, 256>());
+  }
 }
 
 __device__ __forceinline__ std::size_t at(int row, int row_size) {
@@ -133,6 +156,7 @@ load_positions(const T* from, int base, int length, T* to) {
 // One warp's rows.
 template <class T, int D>
 struct WarpRows {
+  static constexpr int kWarpTiles = Tile<D>::kWarpTiles;
   float out[kWarpTiles][D / 8][4] = {};
   // Of rows g and g + 8 of each tile of 16; in powers of two.
   float greatest[kWarpTiles][2];
@@ -286,6 +310,8 @@ __global__ void __launch_bounds__(kThreads, 2) flash_kernel(
     const PrefillAttentionArgs args,
     const __grid_constant__ Sequences sequences) {
   constexpr int kPieces = D / 8;
+  constexpr int kWarpRows = Tile<D>::kWarpRows;
+  constexpr int kRows = Tile<D>::kRows;
   extern __shared__ __align__(16) char shared[];
   auto* const queries = reinterpret_cast<T*>(shared);
   auto* const key_tile = queries + kRows * shared_row<D>;
@@ -334,7 +360,7 @@ __global__ void __launch_bounds__(kThreads, 2) flash_kernel(
 
   WarpRows<T, D> rows;
 #pragma unroll
-  for (int m = 0; m < kWarpTiles; ++m) {
+  for (int m = 0; m < Tile<D>::kWarpTiles; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       rows.greatest[m][half] = -INFINITY;
@@ -426,6 +452,7 @@ void start_flash(
     const Launcher& launcher,
     const PrefillAttentionArgs& args,
     std::span<const PrefillSequence> sequences) {
+  constexpr int kRows = Tile<D>::kRows;
   const int group = args.num_heads / args.num_kv_heads;
   in_launches(
       sequences, [&](const Sequences& some, unsigned count, int longest) {
@@ -452,8 +479,10 @@ bool supports_prefill(
     int num_heads,
     int num_kv_heads,
     int head_dim) {
-  const auto needed = head_dim == 64 ? shared_bytes<64>() : shared_bytes<128>();
-  return type != Float::f32 && (head_dim == 64 || head_dim == 128) &&
+  const auto needed = with_head_dim(
+      head_dim,
+      []<int D>(std::integral_constant<int, D>) { return shared_bytes<D>(); });
+  return type != Float::f32 && is_supported_head(head_dim) &&
       num_kv_heads > 0 && num_heads % num_kv_heads == 0 &&
       static_cast<std::size_t>(launcher.shared_bytes) >= needed;
 }
@@ -463,9 +492,9 @@ void append_positions(
     const PrefillAttentionArgs& args,
     std::span<const PrefillSequence> sequences) {
   const auto with_type = [&]<class T>(T) {
-    return args.head_dim == 64
-        ? start_append<T, 64>(launcher, args, sequences)
-        : start_append<T, 128>(launcher, args, sequences);
+    with_head_dim(args.head_dim, [&]<int D>(std::integral_constant<int, D>) {
+      start_append<T, D>(launcher, args, sequences);
+    });
   };
   return args.type == Float::f16 ? with_type(__half())
                                  : with_type(__nv_bfloat16());
@@ -476,8 +505,9 @@ void attend_positions(
     const PrefillAttentionArgs& args,
     std::span<const PrefillSequence> sequences) {
   const auto with_type = [&]<class T>(T) {
-    return args.head_dim == 64 ? start_flash<T, 64>(launcher, args, sequences)
-                               : start_flash<T, 128>(launcher, args, sequences);
+    with_head_dim(args.head_dim, [&]<int D>(std::integral_constant<int, D>) {
+      start_flash<T, D>(launcher, args, sequences);
+    });
   };
   return args.type == Float::f16 ? with_type(__half())
                                  : with_type(__nv_bfloat16());

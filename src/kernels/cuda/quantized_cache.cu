@@ -191,11 +191,14 @@ void quantize_as(
     const QuantizedCacheArgs& args,
     std::span<const QuantizedPiece> pieces) {
   const auto is_new = [](const QuantizedPiece& piece) { return piece.length; };
+  const auto kernel_of = [&]<int Bits>(std::integral_constant<int, Bits>) {
+    return args.kv.group == 32 ? quantize_kernel<T, Bits, 32>
+        : args.kv.group == 64  ? quantize_kernel<T, Bits, 64>
+                               : quantize_kernel<T, Bits, 128>;
+  };
   auto* const kernel = args.kv.bits == 8
-      ? (args.kv.group == 32 ? quantize_kernel<T, 8, 32>
-                             : quantize_kernel<T, 8, 64>)
-      : (args.kv.group == 32 ? quantize_kernel<T, 4, 32>
-                             : quantize_kernel<T, 4, 64>);
+      ? kernel_of(std::integral_constant<int, 8>())
+      : kernel_of(std::integral_constant<int, 4>());
   in_launches(pieces, is_new, [&](const Pieces& some, unsigned n, int most) {
     launch(
         launcher,

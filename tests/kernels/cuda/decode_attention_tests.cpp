@@ -149,6 +149,16 @@ TEST_F(DecodeAttentionTest, HandlesLengths) {
   }
 }
 
+TEST_F(DecodeAttentionTest, HandlesLengthsOfOtherHeads) {
+  for (const int dim : {96, 256}) {
+    for (const int offset : {0, 1, 15, 16, 17, 63, 64, 65, 128, 1000, 3000}) {
+      for (const bool norm : {true, false}) {
+        compare({.head_dim = dim, .norm = norm, .offsets = {offset}});
+      }
+    }
+  }
+}
+
 TEST_F(DecodeAttentionTest, HandlesUnequalLengthsTogether) {
   compare({.offsets = {700, 0, 64, 3000, 5}});
   std::vector<int> many;
@@ -166,14 +176,18 @@ TEST_F(DecodeAttentionTest, HandlesShapesOfModels) {
         std::array{14, 2, 64},
         std::array{9, 3, 64},
         std::array{16, 1, 64},
-        std::array{4, 4, 128}}) {
+        std::array{4, 4, 128},
+        std::array{32, 8, 96},
+        std::array{6, 6, 96},
+        std::array{16, 2, 256},
+        std::array{4, 1, 256}}) {
     for (const Float type : {Float::bf16, Float::f16}) {
       compare(
           {.type = type,
            .num_heads = heads,
            .num_kv_heads = kv_heads,
            .head_dim = dim,
-           .norm = dim == 128,
+           .norm = dim != 64,
            .offsets = {200, 33}});
     }
   }
@@ -181,7 +195,9 @@ TEST_F(DecodeAttentionTest, HandlesShapesOfModels) {
 
 TEST_F(DecodeAttentionTest, SeesItsWindowOnly) {
   for (const int window : {1, 16, 100, 4096}) {
-    compare({.window = window, .offsets = {0, 50, 500}});
+    for (const int dim : {96, 128, 256}) {
+      compare({.head_dim = dim, .window = window, .offsets = {0, 50, 500}});
+    }
   }
 }
 

@@ -254,6 +254,21 @@ TEST_F(PrefillAttentionTest, HandlesLengths) {
   }
 }
 
+TEST_F(PrefillAttentionTest, HandlesLengthsOfOtherHeads) {
+  for (const int dim : {96, 256}) {
+    for (const int length : {1, 16, 31, 64, 65, 130}) {
+      for (const int offset : {0, 63, 100}) {
+        compare(
+            {.num_heads = 4,
+             .num_kv_heads = 2,
+             .head_dim = dim,
+             .norm = length % 2 == 0,
+             .sequences = {{offset, length}}});
+      }
+    }
+  }
+}
+
 TEST_F(PrefillAttentionTest, HandlesUnequalSequencesTogether) {
   compare({.sequences = {{0, 70}, {300, 1}, {64, 64}, {5, 130}}});
   std::vector<Piece> many;
@@ -272,14 +287,18 @@ TEST_F(PrefillAttentionTest, HandlesShapesOfModels) {
         std::array{40, 8, 128},
         std::array{14, 2, 64},
         std::array{9, 3, 64},
-        std::array{4, 4, 128}}) {
+        std::array{4, 4, 128},
+        std::array{32, 8, 96},
+        std::array{6, 6, 96},
+        std::array{16, 2, 256},
+        std::array{4, 1, 256}}) {
     for (const Float type : {Float::bf16, Float::f16}) {
       compare(
           {.type = type,
            .num_heads = heads,
            .num_kv_heads = kv_heads,
            .head_dim = dim,
-           .norm = dim == 128,
+           .norm = dim != 64,
            .sequences = {{20, 45}, {0, 7}}});
     }
   }
@@ -287,14 +306,24 @@ TEST_F(PrefillAttentionTest, HandlesShapesOfModels) {
 
 TEST_F(PrefillAttentionTest, SeesItsWindowOnly) {
   for (const int window : {1, 16, 64, 100, 4096}) {
-    compare({.window = window, .sequences = {{0, 90}, {150, 80}}});
+    for (const int dim : {96, 128, 256}) {
+      compare(
+          {.head_dim = dim,
+           .window = window,
+           .sequences = {{0, 90}, {150, 80}}});
+    }
   }
 }
 
 // To the bit: whole, in pieces, and beside another sequence.
 TEST_F(PrefillAttentionTest, DoesNotDependOnCutsOrNeighbours) {
-  for (const int window : {0, 50}) {
-    const Case whole{.window = window, .sequences = {{0, 300}}};
+  for (const auto& [window, dim] :
+       {std::array{0, 128},
+        std::array{50, 128},
+        std::array{0, 96},
+        std::array{50, 256}}) {
+    const Case whole{
+        .head_dim = dim, .window = window, .sequences = {{0, 300}}};
     const auto qkv = random_rows(whole);
     const auto weights = make_weights(whole);
     const auto expected = run(whole, qkv.bytes, weights, make_caches(whole));
@@ -304,7 +333,9 @@ TEST_F(PrefillAttentionTest, DoesNotDependOnCutsOrNeighbours) {
     int done = 0;
     for (const int length : {1, 63, 100, 29, 107}) {
       const Case piece{
-          .window = window, .sequences = {{done, length}, {0, 40}}};
+          .head_dim = dim,
+          .window = window,
+          .sequences = {{done, length}, {0, 40}}};
       const auto begin = qkv.bytes.begin() +
           static_cast<std::ptrdiff_t>(
                              static_cast<std::size_t>(done) * row_bytes);
@@ -313,9 +344,10 @@ TEST_F(PrefillAttentionTest, DoesNotDependOnCutsOrNeighbours) {
           begin +
               static_cast<std::ptrdiff_t>(
                   static_cast<std::size_t>(length) * row_bytes));
-      const auto other = random_rows({.sequences = {{0, 40}}});
+      const Case alone{.head_dim = dim, .sequences = {{0, 40}}};
+      const auto other = random_rows(alone);
       rows.insert(rows.end(), other.bytes.begin(), other.bytes.end());
-      auto of_other = make_caches({.sequences = {{0, 40}}});
+      auto of_other = make_caches(alone);
       if (caches.capacities.size() == 1) {
         caches.capacities.push_back(of_other.capacities[0]);
         caches.memory.push_back(std::move(of_other.memory[0]));
@@ -330,7 +362,7 @@ TEST_F(PrefillAttentionTest, DoesNotDependOnCutsOrNeighbours) {
                   static_cast<std::size_t>(length) * 2 * whole.out_size()));
       done += length;
     }
-    EXPECT_EQ(got, expected) << "window " << window;
+    EXPECT_EQ(got, expected) << "window " << window << ", heads of " << dim;
   }
 }
 

@@ -222,13 +222,16 @@ TEST_F(QuantizedDecodeTest, HandlesLengths) {
 TEST_F(QuantizedDecodeTest, HandlesForms) {
   for (const Float type : {Float::bf16, Float::f16}) {
     for (const int bits : {8, 4}) {
-      for (const int group : {32, 64}) {
-        for (const int dim : {64, 128}) {
+      for (const int group : {32, 64, 128}) {
+        for (const int dim : {64, 96, 128, 256}) {
+          if (!is_supported(KvForm{bits, group}, dim)) {
+            continue;
+          }
           compare(
               {.type = type,
                .kv = {bits, group},
                .head_dim = dim,
-               .norm = dim == 128,
+               .norm = dim >= 128,
                .offsets = {0, 33, 200, 700}});
         }
       }
@@ -263,9 +266,25 @@ TEST_F(QuantizedDecodeTest, HandlesShapesOfModels) {
   }
 }
 
+TEST_F(QuantizedDecodeTest, HandlesLengthsOfOtherHeads) {
+  for (const int offset : {0, 1, 15, 16, 17, 64, 128, 300, 1000, 3000}) {
+    for (const int bits : {8, 4}) {
+      compare({.kv = {bits, 32}, .head_dim = 96, .offsets = {offset}});
+      compare({.kv = {bits, 64}, .head_dim = 256, .offsets = {offset}});
+      compare({.kv = {bits, 128}, .offsets = {offset}});
+    }
+  }
+}
+
 TEST_F(QuantizedDecodeTest, SeesItsWindowOnly) {
   for (const int window : {1, 7, 16, 100, 129, 4096}) {
     compare({.window = window, .offsets = {0, 50, 500}});
+    compare(
+        {.kv = {8, 32},
+         .head_dim = 96,
+         .window = window,
+         .offsets = {0, 50, 500}});
+    compare({.head_dim = 256, .window = window, .offsets = {0, 50, 500}});
     compare({.window = window, .in_table = true, .offsets = {0, 50, 500}});
   }
 }

@@ -172,8 +172,11 @@ class QuantizedPrefillTest : public testing::Test {
 TEST_F(QuantizedPrefillTest, HandlesForms) {
   for (const Float type : {Float::bf16, Float::f16}) {
     for (const int bits : {8, 4}) {
-      for (const int group : {32, 64}) {
-        for (const int dim : {64, 128}) {
+      for (const int group : {32, 64, 128}) {
+        for (const int dim : {64, 96, 128, 256}) {
+          if (!is_supported(KvForm{bits, group}, dim)) {
+            continue;
+          }
           compare(
               {.type = type,
                .kv = {bits, group},
