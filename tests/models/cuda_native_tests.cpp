@@ -230,10 +230,33 @@ TEST_F(CudaNativeTest, DenseInOtherFormats) {
     quantize(args, bits, 64);
     compare(args);
   }
-  auto args = shape_of("qwen3", "");
-  args.quantization =
-      QuantizationConfig{.format = {QuantMode::mxfp4, 4, 32}, .modules = {}};
-  compare(args);
+  for (const QuantFormat& format :
+       {QuantFormat{QuantMode::affine, 8, 128},
+        QuantFormat{QuantMode::mxfp4, 4, 32},
+        QuantFormat{QuantMode::mxfp8, 8, 32},
+        QuantFormat{QuantMode::nvfp4, 4, 16}}) {
+    auto args = shape_of("qwen3", "");
+    args.quantization = QuantizationConfig{.format = format, .modules = {}};
+    std::printf("%s: ", to_string(format.mode));
+    compare(args);
+  }
+}
+
+TEST_F(CudaNativeTest, OtherHeads) {
+  for (const int head_dim : {96, 256}) {
+    auto args = shape_of("qwen3", "");
+    args.head_dim = head_dim;
+    quantize(args, 4, 64);
+    compare(args);
+    for (const int group : {32, 128}) {
+      if (head_dim % group == 0) {
+        CacheOptions options;
+        options.kv_bits = 8;
+        options.kv_group_size = group;
+        compare(args, options);
+      }
+    }
+  }
 }
 
 TEST_F(CudaNativeTest, DensePlain) {

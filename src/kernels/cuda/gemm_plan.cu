@@ -59,7 +59,8 @@ bool supports_gemm(
     const Launcher& launcher,
     const PackedLayout& layout,
     Float type) {
-  return type != Float::f32 && (!layout.is_plain() || layout.type == type) &&
+  return type != Float::f32 && !layout.has_small_floats() &&
+      (!layout.is_plain() || layout.type == type) &&
       gemm_shared_bytes(layout, 32) + 1024 <=
       static_cast<std::size_t>(launcher.shared_bytes);
 }

@@ -10,6 +10,8 @@
 // leaves free. Codes are exact in bfloat16, so all that is rounded are the
 // float32 sums and the output. Partial sums of warps are added in the order of
 // warps: a row's sum has one order whatever the number of rows.
+#include <type_traits>
+
 #include "kernels/cuda/block_codes.cuh"
 #include "kernels/cuda/device_code.cuh"
 #include "kernels/cuda/gemv_plan.h"
@@ -54,7 +56,13 @@ __device__ __forceinline__ void product(
   }
 }
 
-template <int Bits, int Group, Operands Form, Float Scales>
+template <int Bits, bool Half, CodeForm Meaning>
+using CodesOf = std::conditional_t<
+    Meaning == CodeForm::affine,
+    Codes<Bits, Half>,
+    SmallFloats<Meaning, Half>>;
+
+template <int Bits, int Group, Operands Form, Float Scales, CodeForm Meaning>
 __global__ void __launch_bounds__(kThreads, 1)
     gemv_kernel(const GemvArgs args, const Shape shape) {
   constexpr int kStages = gemv_stages<Bits>;
@@ -65,10 +73,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   constexpr int kCodeBytes = kBlockRows * kBlockCols / 8 * Bits;
   constexpr int kBlockBytes = kCodeBytes + (Group == 0 ? 0 : kGroups * 32);
   // What the operands of codes have too much.
-  constexpr float kOffset = Bits == 16 ? 0.0F
-      : Half                           ? 1024.0F
-      : Bits == 4                      ? 128.0F
-                                       : 0.0F;
+  constexpr bool kAffine = Group != 0 && Meaning == CodeForm::affine;
+  constexpr float kOffset = !kAffine ? 0.0F
+      : Half                         ? 1024.0F
+      : Bits == 4                    ? 128.0F
+                                     : 0.0F;
 
   extern __shared__ __align__(16) char shared[];
   __shared__ int first_own[kWarps]; // the rows of blocks a warp meets
@@ -249,7 +258,7 @@ __global__ void __launch_bounds__(kThreads, 1)
           v[2 * j + 1] = high_bf16(pairs[j]) + high_bf16(rest[j]);
         }
       }
-      if constexpr (Group != 0) {
+      if constexpr (kAffine) {
         // Of the operands, rounded as they are: what codes have too much must
         // cancel.
         if constexpr (Half) {
@@ -305,7 +314,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     wait_for_copies<kStages - 1>();
     __syncwarp();
     const char* const block = ring + stage * kBlockBytes;
-    const Codes<Bits, Half> codes(block, lane);
+    const CodesOf<Bits, Half, Meaning> codes(block, lane);
     const __nv_bfloat16* const x_block = x_at + col_block * kBlockCols;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -334,6 +343,15 @@ __global__ void __launch_bounds__(kThreads, 1)
       if constexpr (Group == 0) {
         sum0 += product0;
         sum1 += product1;
+      } else if constexpr (Meaning == CodeForm::e2m1) {
+        sum0 = fmaf(e2m1_lift<Half>, product0, sum0);
+        sum1 = fmaf(e2m1_lift<Half>, product1, sum1);
+      } else if constexpr (Meaning == CodeForm::e4m3) {
+        const uint2 scales = *reinterpret_cast<const uint2*>(
+            block + kCodeBytes + g * 32 + group_col * 8);
+        constexpr float kLift = e4m3_lift<Half>;
+        sum0 = fmaf(low_bf16(scales.x), kLift * product0, sum0);
+        sum1 = fmaf(low_bf16(scales.y), kLift * product1, sum1);
       } else {
         const uint2 scales = *reinterpret_cast<const uint2*>(
             block + kCodeBytes + g * 32 + group_col * 8);
@@ -414,7 +432,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-template <int Bits, int Group>
+template <int Bits, int Group, CodeForm Meaning = CodeForm::affine>
 void start(
     const Launcher& launcher,
     const GemvArgs& args,
@@ -425,7 +443,7 @@ void start(
     launch(
         launcher,
         gemv_name,
-        gemv_kernel<Bits, Group, Form, Scales>,
+        gemv_kernel<Bits, Group, Form, Scales, Meaning>,
         grid,
         kThreads,
         shared_bytes,
@@ -433,9 +451,12 @@ void start(
         shape);
   };
   const auto with_form = [&]<Operands Form>() {
-    args.layout.type == Float::f16
-        ? with.template operator()<Form, Float::f16>()
-        : with.template operator()<Form, Float::bf16>();
+    if constexpr (Meaning == CodeForm::affine) {
+      if (args.layout.type == Float::f16) {
+        return with.template operator()<Form, Float::f16>();
+      }
+    }
+    with.template operator()<Form, Float::bf16>();
   };
   switch (gemv_operands(args)) {
   case Operands::bf16:
@@ -456,6 +477,16 @@ void start_gemv(
     dim3 grid,
     std::size_t shared_bytes) {
   const auto& layout = args.layout;
+  switch (layout.form) {
+  case CodeForm::e4m3:
+    return start<8, 32, CodeForm::e4m3>(
+        launcher, args, shape, grid, shared_bytes);
+  case CodeForm::e2m1:
+    return start<4, 32, CodeForm::e2m1>(
+        launcher, args, shape, grid, shared_bytes);
+  case CodeForm::affine:
+    break;
+  }
   const auto with_bits = [&]<int Bits>() {
     switch (layout.group) {
     case 32:

@@ -10,6 +10,14 @@
 
 namespace qwen3_mlx::cuda {
 
+/// MLX's modes of quantization, and the layouts that hold them.
+enum class SourceForm : std::uint8_t {
+  affine,
+  mxfp4, ///< In affine codes of 8 bits, groups of 32, bfloat16.
+  mxfp8, ///< CodeForm::e4m3
+  nvfp4, ///< CodeForm::e2m1
+};
+
 /// A matrix as MLX holds it: codes in 32-bit words, scales and biases by row.
 struct SourceMatrix {
   const void* weight = nullptr; ///< The elements if layout.is_plain().
@@ -17,9 +25,7 @@ struct SourceMatrix {
   const void* biases = nullptr;
   /// Of a code, at most as many as the layout's; 0: as many.
   int bits = 0;
-  /// Codes of mxfp4, with exponents for scales, for a layout of 8 bits in
-  /// bfloat16.
-  bool is_mxfp4 = false;
+  SourceForm form = SourceForm::affine;
 };
 
 /// Whether the kernels were compiled for the GPU at hand.

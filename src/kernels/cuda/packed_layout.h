@@ -12,6 +12,7 @@
 //           logical operation then make two bfloat16 of neighbours.
 //           8 bits: two runs of 16 bytes a thread, a quarter is 8 of them.
 //           16 bits (not quantized): four runs of 16 bytes, one a quarter.
+//           Small floats (CodeForm) lie as codes of as many bits.
 //   scales  for each group of columns 8 pairs of a scale and a bias, one a row.
 // Columns and rows beyond the matrix are zero, with zero scales.
 #pragma once
@@ -37,6 +38,13 @@ QWEN3_MLX_HOST_DEVICE constexpr std::size_t size_of(Float type) {
   return type == Float::f32 ? 4 : 2;
 }
 
+/// What codes mean, and the pair of 16-bit floats that a group of a row has.
+enum class CodeForm : std::uint8_t {
+  affine, ///< Scale and bias: scale * code + bias.
+  e4m3,   ///< Floats of 8 bits (mxfp8); a scale, and nothing.
+  e2m1,   ///< Floats of 4 bits (nvfp4); the scale of each half of the group.
+};
+
 /// Shape and format of a packed matrix; all sizes in bytes follow from it.
 struct PackedLayout {
   int rows = 0;
@@ -44,11 +52,16 @@ struct PackedLayout {
   int bits = 16; ///< 4 or 8 with scales, 16 for plain elements.
   int group = 0; ///< Columns a scale: 32, 64 or 128; 0 for plain elements.
   Float type = Float::bf16; ///< Of scales and biases, or of the elements.
+  /// Small floats are of groups of 32, with scales in bfloat16.
+  CodeForm form = CodeForm::affine;
 
   bool operator==(const PackedLayout&) const = default;
 
   QWEN3_MLX_HOST_DEVICE constexpr bool is_plain() const {
     return bits == 16;
+  }
+  QWEN3_MLX_HOST_DEVICE constexpr bool has_small_floats() const {
+    return form != CodeForm::affine;
   }
   QWEN3_MLX_HOST_DEVICE constexpr int row_blocks() const {
     return (rows + kBlockRows - 1) / kBlockRows;
@@ -98,6 +111,17 @@ QWEN3_MLX_HOST_DEVICE constexpr unsigned mxfp4_as_affine(unsigned code) {
   const int twice = exponent == 0 ? fraction : (2 + fraction) << (exponent - 1);
   return static_cast<unsigned>(
       (code & 8U) != 0 ? kMxfp4Offset - twice : kMxfp4Offset + twice);
+}
+
+/// The number that a code of e4m3 means, but for its NaN.
+QWEN3_MLX_HOST_DEVICE constexpr float e4m3_value(unsigned code) {
+  const int exponent = static_cast<int>(code >> 3 & 15U);
+  const int fraction = static_cast<int>(code & 7U);
+  // Whole multiples of 2^-9.
+  const int multiple =
+      exponent == 0 ? fraction : (8 + fraction) << (exponent - 1);
+  const float value = static_cast<float>(multiple) / 512;
+  return (code & 128U) != 0 ? -value : value;
 }
 
 /// Where the code of one element lies in its block: the byte, and the shift in

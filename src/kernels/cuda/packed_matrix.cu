@@ -19,24 +19,54 @@ source_code(const SourceMatrix& from, int bits, std::size_t at) {
   const auto* const codes = static_cast<const unsigned char*>(from.weight);
   const unsigned code = code_at(codes, at, bits);
   return static_cast<unsigned char>(
-      from.is_mxfp4 ? mxfp4_as_affine(code) : code);
+      from.form == SourceForm::mxfp4 ? mxfp4_as_affine(code) : code);
 }
 
-// A scale and a bias of the blocks.
+// 2^(code - 127), or NaN, of the format e8m0.
+__device__ __forceinline__ float e8m0_value(unsigned char code) {
+  return code == 0xff ? NAN : ldexpf(1.0F, code - 127);
+}
+
+__device__ __forceinline__ unsigned short bf16_bits(float value) {
+  return __bfloat16_as_ushort(__float2bfloat16(value));
+}
+
+// The pair of the group that begins at column `col` of row `row` of the source.
 __device__ __forceinline__ void source_scales(
+    const PackedLayout& layout,
     const SourceMatrix& from,
-    std::size_t at,
+    std::size_t row,
+    int col,
     unsigned short (&scales)[2]) {
-  if (from.is_mxfp4) {
-    const int exponent = static_cast<const unsigned char*>(from.scales)[at];
-    const float scale = ldexpf(0.5F, exponent - 127);
-    scales[0] = __bfloat16_as_ushort(__float2bfloat16(scale));
-    scales[1] = __bfloat16_as_ushort(
-        __float2bfloat16(-static_cast<float>(kMxfp4Offset) * scale));
+  const auto* const bytes = static_cast<const unsigned char*>(from.scales);
+  const std::size_t at =
+      row * static_cast<std::size_t>(layout.cols / layout.group) +
+      static_cast<std::size_t>(col / layout.group);
+  switch (from.form) {
+  case SourceForm::affine:
+    scales[0] = static_cast<const unsigned short*>(from.scales)[at];
+    scales[1] = static_cast<const unsigned short*>(from.biases)[at];
+    return;
+  case SourceForm::mxfp4: {
+    const float scale = 0.5F * e8m0_value(bytes[at]);
+    scales[0] = bf16_bits(scale);
+    scales[1] = bf16_bits(-static_cast<float>(kMxfp4Offset) * scale);
     return;
   }
-  scales[0] = static_cast<const unsigned short*>(from.scales)[at];
-  scales[1] = static_cast<const unsigned short*>(from.biases)[at];
+  case SourceForm::mxfp8:
+    scales[0] = bf16_bits(e8m0_value(bytes[at]));
+    return;
+  case SourceForm::nvfp4:
+    for (int half = 0; half < 2; ++half) {
+      if (col + 16 * half < layout.cols) {
+        const std::size_t own =
+            row * static_cast<std::size_t>(layout.cols / 16);
+        scales[half] = bf16_bits(
+            e4m3_value(bytes[own + static_cast<std::size_t>(col / 16 + half)]));
+      }
+    }
+    return;
+  }
 }
 
 // One block of threads a block of the matrix: blockIdx is (column, row, index).
@@ -91,11 +121,13 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
       if (first_row + r >= layout.rows || first_col + col >= layout.cols) {
         continue;
       }
-      const std::size_t at = (base + static_cast<std::size_t>(first_row + r)) *
-              (cols / static_cast<std::size_t>(layout.group)) +
-          static_cast<std::size_t>((first_col + col) / layout.group);
-      unsigned short scales[2];
-      source_scales(args.from, at, scales);
+      unsigned short scales[2] = {};
+      source_scales(
+          layout,
+          args.from,
+          base + static_cast<std::size_t>(first_row + r),
+          first_col + col,
+          scales);
       auto* to = reinterpret_cast<unsigned short*>(
           block + scale_place(layout, r, col));
       to[0] = scales[0];
@@ -109,6 +141,30 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const PackArgs args) {
       static_cast<std::size_t>(blockIdx.x) * static_cast<std::size_t>(n_bytes);
   for (int i = static_cast<int>(threadIdx.x); i < n_bytes / 16; i += kThreads) {
     reinterpret_cast<uint4*>(to)[i] = reinterpret_cast<const uint4*>(block)[i];
+  }
+}
+
+// Eight neighbours of a row that are small floats.
+__device__ __forceinline__ void eight_small(
+    const PackedLayout& layout,
+    const unsigned char* block,
+    int row,
+    int col,
+    float (&out)[8]) {
+  const CodePlace place = code_place(layout.bits, row, col);
+  const int half = layout.form == CodeForm::e2m1 ? col % 32 / 16 : 0;
+  const float scale = low_bf16(*reinterpret_cast<const unsigned short*>(
+      block + scale_place(layout, row, col) + half * 2));
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    if (layout.form == CodeForm::e4m3) {
+      out[j] = scale * e4m3_value(block[place.byte + j]);
+    } else {
+      const CodePlace own = code_place(4, row, col + j);
+      const unsigned code = block[own.byte] >> own.shift & 15U;
+      const int twice = static_cast<int>(mxfp4_as_affine(code)) - kMxfp4Offset;
+      out[j] = scale * 0.5F * static_cast<float>(twice);
+    }
   }
 }
 
@@ -180,7 +236,11 @@ __global__ void __launch_bounds__(kThreads)
         static_cast<std::size_t>(col / kBlockCols) *
             static_cast<std::size_t>(layout.block_bytes());
     float v[8];
-    eight_of(layout, block, row % kBlockRows, col % kBlockCols, v);
+    if (layout.has_small_floats()) {
+      eight_small(layout, block, row % kBlockRows, col % kBlockCols, v);
+    } else {
+      eight_of(layout, block, row % kBlockRows, col % kBlockCols, v);
+    }
     const std::size_t at = static_cast<std::size_t>(out_row) *
             static_cast<std::size_t>(layout.cols) +
         static_cast<std::size_t>(col);

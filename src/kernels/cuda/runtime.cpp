@@ -20,6 +20,21 @@ std::optional<Float> float_of(mx::Dtype dtype) {
                                : std::nullopt;
 }
 
+SourceForm source_form(QuantMode mode) {
+  switch (mode) {
+  case QuantMode::mxfp4:
+    return SourceForm::mxfp4;
+  case QuantMode::mxfp8:
+    return SourceForm::mxfp8;
+  case QuantMode::nvfp4:
+    return SourceForm::nvfp4;
+  case QuantMode::affine:
+  case QuantMode::none:
+    break;
+  }
+  return SourceForm::affine;
+}
+
 } // namespace
 
 std::optional<std::string> why_unavailable() {
@@ -100,6 +115,9 @@ std::optional<PackedLayout> layout_of(const Matrix& source) {
   if (layout.rows < 1 || layout.cols < 8 || layout.cols % 8 != 0) {
     return std::nullopt;
   }
+  if (source.weight.ndim() == 3 && layout.rows % kBlockRows != 0) {
+    return std::nullopt; // stacks are read as one tall matrix too
+  }
   if (!format.is_quantized()) {
     const auto type = float_of(source.weight.dtype());
     if (!type) {
@@ -108,15 +126,23 @@ std::optional<PackedLayout> layout_of(const Matrix& source) {
     layout.type = *type;
     return layout;
   }
-  if (format.mode == QuantMode::mxfp4) {
-    layout.bits = 8;
-    layout.group = format.group_size;
+  if (format.mode != QuantMode::affine) {
+    // Products with small floats are made for few rows alone: stacks of
+    // experts, which are given many, stay as MLX has them.
+    const bool small = format.mode != QuantMode::mxfp4;
+    if (small && source.weight.ndim() == 3) {
+      return std::nullopt;
+    }
+    layout.bits = format.mode == QuantMode::nvfp4 ? 4 : 8;
+    layout.group = 32; // with nvfp4 two groups
     layout.type = Float::bf16;
+    layout.form = !small                  ? CodeForm::affine
+        : format.mode == QuantMode::nvfp4 ? CodeForm::e2m1
+                                          : CodeForm::e4m3;
     return layout;
   }
   // Narrow codes are put into wider ones, which changes no number.
-  const bool known = format.mode == QuantMode::affine && format.bits >= 2 &&
-      format.bits <= 8 && format.bits != 7 &&
+  const bool known = format.bits >= 2 && format.bits <= 8 && format.bits != 7 &&
       (format.group_size == 32 || format.group_size == 64 ||
        format.group_size == 128);
   if (!known) {
@@ -141,9 +167,6 @@ make_blocks(const Matrix& source, const std::shared_ptr<Runtime>& runtime) {
   const int num_matrices =
       source.weight.ndim() == 3 ? source.weight.shape(0) : 0;
   const int count = std::max(1, num_matrices);
-  if (count > 1 && layout->rows % kBlockRows != 0) {
-    return std::nullopt; // stacks are read as one tall matrix too
-  }
   mx::array weight(
       mx::Shape{
           count * layout->row_blocks(), static_cast<int>(layout->row_bytes())},
@@ -174,7 +197,7 @@ void fill_blocks(const Matrix& source, const Matrix& packed) {
        pointer(source.scales),
        pointer(source.biases),
        source.format.is_quantized() ? source.format.bits : 0,
-       source.format.mode == QuantMode::mxfp4},
+       source_form(source.format.mode)},
       device_pointer(packed.weight));
   check(cudaDeviceSynchronize(), "pack");
 }

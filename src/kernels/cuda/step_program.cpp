@@ -275,9 +275,9 @@ class Translation {
       program_.hidden_size = layout.cols;
     }
     return args.type == Float::bf16 && layout.type == Float::bf16 &&
-        layout.bits == program_.bits && layout.group == program_.group &&
-        layout.cols % kBlockCols == 0 && layout.rows % kBlockRows == 0 &&
-        (!args.gated || can_gate(layout));
+        !layout.has_small_floats() && layout.bits == program_.bits &&
+        layout.group == program_.group && layout.cols % kBlockCols == 0 &&
+        layout.rows % kBlockRows == 0 && (!args.gated || can_gate(layout));
   }
 
   // How it is shared out.

@@ -283,7 +283,7 @@ bool supports_warpgroup_gemm(
     const PackedLayout& layout,
     Float type) {
   return launcher.has_warpgroups && type == Float::bf16 &&
-      layout.type == Float::bf16;
+      layout.type == Float::bf16 && !layout.has_small_floats();
 }
 
 ArrangedForm arranged_form(const PackedLayout& layout, int num_rows) {

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -161,6 +162,20 @@ decode_all(Float type, const std::vector<std::uint8_t>& bytes) {
   return values;
 }
 
+/// By definition: the numbers of small floats that codes mean.
+inline double e2m1_number(unsigned code) {
+  constexpr std::array numbers{0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0};
+  return (code & 8U) != 0 ? -numbers[code & 7U] : numbers[code & 7U];
+}
+
+inline double e4m3_number(unsigned code) {
+  const int exponent = static_cast<int>(code >> 3 & 15U);
+  const double fraction = code & 7U;
+  const double number = exponent == 0 ? std::ldexp(fraction, -9)
+                                      : std::ldexp(8 + fraction, exponent - 10);
+  return (code & 128U) != 0 ? -number : number;
+}
+
 /// A matrix in MLX's form, and what it means.
 struct RandomMatrix {
   PackedLayout layout;
@@ -185,6 +200,10 @@ struct RandomMatrix {
     for (auto& byte : weight) {
       byte = static_cast<std::uint8_t>(rng());
     }
+    if (of.has_small_floats()) {
+      add_small_scales(rng);
+      return;
+    }
     const auto group = static_cast<std::size_t>(of.group);
     const float step = 4 * spread / static_cast<float>(1 << of.bits);
     auto s = Numbers::random(rng, of.type, n / group, step / 8, step);
@@ -196,6 +215,44 @@ struct RandomMatrix {
     }
     scales = std::move(s.bytes);
     biases = std::move(b.bytes);
+  }
+
+  SourceForm form() const {
+    switch (layout.form) {
+    case CodeForm::e4m3:
+      return SourceForm::mxfp8;
+    case CodeForm::e2m1:
+      return SourceForm::nvfp4;
+    case CodeForm::affine:
+      break;
+    }
+    return SourceForm::affine;
+  }
+
+ private:
+  // Of e8m0 a group of 32, or of e4m3 one of 16.
+  void add_small_scales(std::mt19937& rng) {
+    const bool is_e4m3 = layout.form == CodeForm::e4m3;
+    const std::size_t group = is_e4m3 ? 32 : 16;
+    scales.resize(values.size() / group);
+    for (auto& scale : scales) {
+      scale = static_cast<std::uint8_t>(
+          is_e4m3 ? 115 + rng() % 9 : rng() % 0x30); // and least ones
+    }
+    if (is_e4m3) {
+      for (auto& byte : weight) {
+        byte &= 0xBF; // no NaN
+      }
+    }
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::uint8_t scale = scales[i / group];
+      if (is_e4m3) {
+        values[i] = e4m3_number(weight[i]) * std::ldexp(1.0, scale - 127);
+      } else {
+        values[i] = e2m1_number(weight[i / 2] >> (i % 2 * 4) & 15U) *
+            e4m3_number(scale);
+      }
+    }
   }
 };
 
@@ -211,7 +268,10 @@ class PackedOnDevice {
         launcher,
         m.layout,
         count,
-        {weight.get(), scales.get(), biases.get()},
+        {.weight = weight.get(),
+         .scales = scales.get(),
+         .biases = biases.get(),
+         .form = m.form()},
         blocks_.get());
     check(cudaDeviceSynchronize(), "pack");
   }

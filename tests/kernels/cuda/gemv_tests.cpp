@@ -39,6 +39,30 @@ TEST_F(GemvTest, HandlesEveryFormatAndType) {
   }
 }
 
+TEST_F(GemvTest, HandlesSmallFloats) {
+  for (const CodeForm form : {CodeForm::e4m3, CodeForm::e2m1}) {
+    const auto layout = [&](int rows, int cols) {
+      const int bits = form == CodeForm::e4m3 ? 8 : 4;
+      return PackedLayout{rows, cols, bits, 32, Float::bf16, form};
+    };
+    for (const Float type : {Float::bf16, Float::f16, Float::f32}) {
+      for (const int n : {1, 3, 8, 20}) {
+        compare(layout(72, 896), type, n, {});
+        compare(layout(72, 896), type, n, {.norm = true});
+        compare(layout(528, 512), type, n, {.residual = true, .gated = true});
+      }
+    }
+    for (const int rows : {1, 9, 100, 1001, 2560}) {
+      for (const int cols : {32, 96, 576, 1024}) {
+        compare(layout(rows, cols), Float::bf16, 1, {});
+      }
+    }
+    if (form == CodeForm::e2m1) {
+      compare(layout(72, 48), Float::f32, 1, {}); // half a pair of groups
+    }
+  }
+}
+
 TEST_F(GemvTest, HandlesRemaindersOfRowsAndColumns) {
   for (const int rows : {1, 7, 8, 9, 100, 1001, 2560}) {
     for (const int cols : {32, 64, 96, 576, 1024}) {

@@ -42,18 +42,18 @@ TEST(PackedCodesTest, ReadsAnyWidth) {
   }
 }
 
-constexpr std::array mxfp4_numbers{0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0};
-
-double mxfp4_number(unsigned code) {
-  return (code & 8U) != 0 ? -mxfp4_numbers[code & 7U] : mxfp4_numbers[code];
-}
-
 TEST(PackedCodesTest, Mxfp4IsAffine) {
   for (unsigned code = 0; code < 16; ++code) {
     EXPECT_EQ(
         (static_cast<double>(mxfp4_as_affine(code)) - kMxfp4Offset) / 2,
-        mxfp4_number(code))
+        e2m1_number(code))
         << code;
+  }
+}
+
+TEST(PackedCodesTest, ReadsE4m3) {
+  for (unsigned code = 0; code < 256; ++code) {
+    EXPECT_EQ(static_cast<double>(e4m3_value(code)), e4m3_number(code)) << code;
   }
 }
 
@@ -143,11 +143,35 @@ TEST_F(PackedMatrixTest, HoldsMxfp4) {
       {.weight = codes_d.get(),
        .scales = exponents_d.get(),
        .bits = 4,
-       .is_mxfp4 = true});
+       .form = SourceForm::mxfp4});
   for (std::size_t i = 0; i < n; ++i) {
     const double expected =
-        std::ldexp(mxfp4_number(code_of(codes, i, 4)), exponents[i / 32] - 127);
+        std::ldexp(e2m1_number(code_of(codes, i, 4)), exponents[i / 32] - 127);
     ASSERT_EQ(static_cast<double>(got[i]), expected) << i;
+  }
+}
+
+TEST_F(PackedMatrixTest, HoldsSmallFloats) {
+  for (const CodeForm form : {CodeForm::e4m3, CodeForm::e2m1}) {
+    for (const int cols : {384, 96, 48}) {
+      if (form == CodeForm::e4m3 && cols % 32 != 0) {
+        continue;
+      }
+      const PackedLayout layout{
+          19, cols, form == CodeForm::e4m3 ? 8 : 4, 32, Float::bf16, form};
+      const RandomMatrix matrix(rng_, layout);
+      const DeviceArray<std::uint8_t> weight(matrix.weight);
+      const DeviceArray<std::uint8_t> scales(matrix.scales);
+      const auto got = round_trip(
+          layout,
+          1,
+          {.weight = weight.get(),
+           .scales = scales.get(),
+           .form = matrix.form()});
+      for (std::size_t i = 0; i < matrix.values.size(); ++i) {
+        ASSERT_EQ(static_cast<double>(got[i]), matrix.values[i]) << i;
+      }
+    }
   }
 }
 
