@@ -223,6 +223,25 @@ mx::array pinned_copy(
   return copy;
 }
 
+mx::array host_array(
+    void* data,
+    std::size_t n_bytes,
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    std::function<void()> release) {
+  // MLX leaves where it is what belongs to no device.
+  auto* buffer = new mx::cu::CudaBuffer{data, n_bytes, -1};
+  return mx::array(
+      mx::allocator::Data{
+          mx::allocator::Buffer(buffer),
+          [release = std::move(release)](mx::allocator::Buffer dead) {
+            release();
+            delete static_cast<mx::cu::CudaBuffer*>(dead.ptr());
+          }},
+      shape,
+      dtype);
+}
+
 mx::array new_array(
     const std::shared_ptr<DevicePool>& pool,
     const mx::Shape& shape,

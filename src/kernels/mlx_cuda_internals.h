@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -35,6 +36,14 @@ void allocate_for_host(const std::shared_ptr<DevicePool>& pool, mx::array& out);
 mx::array pinned_copy(
     const std::shared_ptr<DevicePool>& pool,
     std::span<const std::byte> of);
+
+/// An evaluated array in memory of the host, which `release` gives back.
+mx::array host_array(
+    void* data,
+    std::size_t n_bytes,
+    const mx::Shape& shape,
+    mx::Dtype dtype,
+    std::function<void()> release);
 
 /// An evaluated array that has not been written.
 mx::array new_array(

@@ -15,6 +15,7 @@
 #include "mlx/memory.h"
 #include "qwen3_mlx/error.h"
 #include "weights/plan_module.h"
+#include "weights/upload_plan.h"
 
 namespace qwen3_mlx {
 namespace {
@@ -41,9 +42,10 @@ std::uint64_t row_count(const std::vector<std::int64_t>& shape) {
   return count;
 }
 
+constexpr std::uint64_t more_than_any_machine = std::uint64_t{1} << 46;
+
 /// Nothing where there is not that much memory.
 std::optional<mx::allocator::Data> try_malloc(std::uint64_t n_bytes) {
-  constexpr std::uint64_t more_than_any_machine = std::uint64_t{1} << 46;
   if (n_bytes > more_than_any_machine) {
     return std::nullopt; // some allocators end the process over it
   }
@@ -161,11 +163,14 @@ bool PlanState::check_shape(
   return false;
 }
 
-mx::array PlanState::allocate(mx::Shape shape, mx::Dtype dtype) {
+mx::array PlanState::allocate(mx::Shape shape, mx::Dtype dtype, bool reserved) {
   std::optional<std::uint64_t> n_bytes = dtype.size();
   for (const auto dim : shape) {
     n_bytes = n_bytes ? checked_mul(*n_bytes, static_cast<std::uint64_t>(dim))
                       : std::nullopt;
+  }
+  if (reserved && n_bytes && *n_bytes <= more_than_any_machine) {
+    return arrays_.emplace_back(cuda::reserved_array(shape, dtype));
   }
   if (auto data = n_bytes ? try_malloc(*n_bytes) : std::nullopt) {
     return arrays_.emplace_back(std::move(*data), std::move(shape), dtype);
@@ -284,6 +289,33 @@ const StoredTensor* PlanState::check_vector(const std::string& name, int size) {
   return check_shape(*tensor, {size}) ? tensor : nullptr;
 }
 
+Matrix PlanState::allocate_matrix(
+    const std::function<mx::Shape(int)>& shape,
+    const QuantFormat& format,
+    mx::Dtype scale_dtype,
+    int in,
+    bool reserved) {
+  const bool packed = format.is_quantized();
+  Matrix matrix{
+      allocate(
+          shape(
+              packed ? static_cast<int>(std::int64_t{in} * format.bits / 32)
+                     : in),
+          packed ? mx::uint32 : dtype_,
+          reserved),
+      std::nullopt,
+      std::nullopt,
+      format};
+  if (packed) {
+    const auto groups = shape(in / format.group_size);
+    matrix.scales = allocate(groups, scale_dtype, reserved);
+    if (format.mode == QuantMode::affine) {
+      matrix.biases = allocate(groups, scale_dtype, reserved);
+    }
+  }
+  return matrix;
+}
+
 std::optional<Matrix> PlanState::take_matrix(
     std::span<const ModulePart> parts,
     int in,
@@ -311,21 +343,21 @@ std::optional<Matrix> PlanState::take_matrix(
   const auto format = modules.front().format;
   const bool packed = format.is_quantized() && modules.front().usable;
   const auto first_array = arrays_.size();
-  Matrix matrix{
-      allocate(
-          shape(
-              packed ? static_cast<int>(std::int64_t{in} * format.bits / 32)
-                     : in),
-          packed ? mx::uint32 : dtype_),
-      std::nullopt,
-      std::nullopt,
-      packed ? format : QuantFormat{}};
-  if (packed) {
-    const auto dtype = modules.front().scale_dtype;
-    matrix.scales = allocate(shape(in / format.group_size), dtype);
-    if (format.mode == QuantMode::affine) {
-      matrix.biases = allocate(shape(in / format.group_size), dtype);
-    }
+  const auto make = [&](bool reserved) {
+    return allocate_matrix(
+        shape,
+        packed ? format : QuantFormat{},
+        modules.front().scale_dtype,
+        in,
+        reserved);
+  };
+  // What goes through uploads needs no memory of the host.
+  auto matrix = make(options_.blocks != nullptr);
+  if (options_.blocks && !cuda::layout_of(matrix)) {
+    arrays_.erase(
+        arrays_.begin() + static_cast<std::ptrdiff_t>(first_array),
+        arrays_.end());
+    matrix = make(/* reserved */ false);
   }
   if (!checkpoint_) {
     fill_random_matrix(matrix, in);
@@ -497,6 +529,17 @@ void PlanState::read(int n_threads, const LoadProgress& progress) {
   if (n_threads <= 0) {
     n_threads = static_cast<int>(std::thread::hardware_concurrency());
   }
+  if (options_.blocks) {
+    read_uploaded(n_threads, progress);
+  } else {
+    read_tiled(n_threads, progress);
+  }
+  tilings_.clear();
+  copies_.clear();
+  arrays_.clear();
+}
+
+void PlanState::read_tiled(int n_threads, const LoadProgress& progress) {
   const auto total = n_bytes();
   std::uint64_t done = 0;
   std::size_t begin = 0;
@@ -522,11 +565,7 @@ void PlanState::read(int n_threads, const LoadProgress& progress) {
   std::uint64_t released = 0;
   for (auto& [source, tiled, end_copy] : tilings_) {
     copy_until(end_copy);
-    if (tiled.blocks) {
-      cuda::fill_blocks(source, tiled);
-    } else {
-      cpu::fill_tiles(source, tiled);
-    }
+    cpu::fill_tiles(source, tiled);
     source = tiled;
     if (done - released >= max_freed_bytes) {
       mx::clear_cache();
@@ -535,9 +574,43 @@ void PlanState::read(int n_threads, const LoadProgress& progress) {
     }
   }
   copy_until(copies_.size());
-  tilings_.clear();
-  copies_.clear();
-  arrays_.clear();
+}
+
+void PlanState::read_uploaded(int n_threads, const LoadProgress& progress) {
+  std::vector<UploadPlan> plans;
+  CopyStage others; // straight into their final memory
+  std::size_t slot_bytes = 0;
+  std::size_t begin = 0;
+  for (const auto& [source, packed, end] : tilings_) {
+    UploadPlan plan(source, packed);
+    for (; begin < end; ++begin) {
+      if (!plan.take(copies_[begin])) {
+        others.copies.push_back(std::move(copies_[begin]));
+      }
+    }
+    slot_bytes = std::max(slot_bytes, plan.least_slot_bytes());
+    plans.push_back(std::move(plan));
+  }
+  std::move(
+      copies_.begin() + static_cast<std::ptrdiff_t>(begin),
+      copies_.end(),
+      std::back_inserter(others.copies));
+  if (plans.empty()) {
+    run_copies(others.copies, n_threads, progress);
+    return;
+  }
+  cuda::Uploads uploads(
+      options_.blocks, std::max(slot_bytes, upload_slot_bytes));
+  std::vector<CopyStage> stages;
+  for (const auto& plan : plans) {
+    plan.add_stages(uploads, std::max(slot_bytes, upload_slot_bytes), stages);
+  }
+  // Last: a stage's slot follows from its place.
+  if (!others.copies.empty()) {
+    stages.push_back(std::move(others));
+  }
+  run_stages(stages, cuda::Uploads::kNumSlots, n_threads, progress);
+  uploads.finish();
 }
 
 } // namespace qwen3_mlx

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <set>
 #include <span>
@@ -79,8 +80,16 @@ class PlanState {
   void missing(const std::string& name);
   void problem(const StoredTensor& tensor, const std::string& reason);
 
-  /// Memory of that shape, kept until it is filled.
-  mx::array allocate(mx::Shape shape, mx::Dtype dtype);
+  /// Memory of that shape, kept until it is filled; `reserved`: addresses alone
+  /// (cuda::reserved_array()).
+  mx::array allocate(mx::Shape shape, mx::Dtype dtype, bool reserved = false);
+  /// A matrix of that form, not filled.
+  Matrix allocate_matrix(
+      const std::function<mx::Shape(int)>& shape,
+      const QuantFormat& format,
+      mx::Dtype scale_dtype,
+      int in,
+      bool reserved);
   /// Rows [first, first + n) of `tensor` to rows of `target`.
   struct RowRange {
     std::uint64_t first;
@@ -108,6 +117,10 @@ class PlanState {
       std::span<const RowRange> ranges);
   void note_left_over();
   void report() const;
+  /// Reads all matrices that go into tiles, one after another.
+  void read_tiled(int n_threads, const LoadProgress& progress);
+  /// Reads all that is planned; matrices in blocks go through uploads.
+  void read_uploaded(int n_threads, const LoadProgress& progress);
 
   std::optional<Checkpoint> checkpoint_; ///< Nothing: random.
   std::optional<QuantizationConfig> quantization_;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -20,21 +21,26 @@ namespace {
 
 // Large enough that a read is worth its system call, small enough that the
 // scratch of a thread stays in its cache level and threads share the work.
-constexpr std::uint64_t chunk_bytes = std::uint64_t{4} << 20;
+constexpr std::uint64_t chunk_bytes = std::uint64_t{1} << 20;
 
 /// A part of one copy.
 struct Chunk {
   const RowCopy* copy;
   std::uint64_t first_row;
   std::uint64_t n_rows;
+  std::size_t stage;
 };
 
-std::vector<Chunk> cut(const std::vector<RowCopy>& copies) {
+std::vector<Chunk> cut(const std::vector<CopyStage>& stages) {
   std::vector<Chunk> chunks;
-  for (const auto& copy : copies) {
-    const auto step = std::max<std::uint64_t>(1, chunk_bytes / copy.row_bytes);
-    for (std::uint64_t row = 0; row < copy.n_rows; row += step) {
-      chunks.push_back({&copy, row, std::min(step, copy.n_rows - row)});
+  for (std::size_t stage = 0; stage < stages.size(); ++stage) {
+    for (const auto& copy : stages[stage].copies) {
+      const auto step =
+          std::max<std::uint64_t>(1, chunk_bytes / copy.row_bytes);
+      for (std::uint64_t row = 0; row < copy.n_rows; row += step) {
+        chunks.push_back(
+            {&copy, row, std::min(step, copy.n_rows - row), stage});
+      }
     }
   }
   return chunks;
@@ -277,7 +283,13 @@ void run_chunk(const Chunk& chunk, std::vector<std::byte>& scratch) {
 /// The work that the threads of one call share.
 class Run {
  public:
-  explicit Run(std::vector<Chunk> chunks) : chunks_(std::move(chunks)) {}
+  Run(const std::vector<CopyStage>& stages, std::size_t depth)
+      : stages_(stages), depth_(depth), chunks_(cut(stages)),
+        states_(stages.size()) {
+    for (const auto& chunk : chunks_) {
+      ++states_[chunk.stage].num_left;
+    }
+  }
 
   /// Takes chunks until none is left or one has failed anywhere.
   void work(const std::function<void(std::uint64_t)>& progress) {
@@ -289,7 +301,11 @@ class Run {
       }
       try {
         const auto& chunk = chunks_[idx];
+        if (!begin(chunk.stage)) {
+          return;
+        }
         run_chunk(chunk, scratch);
+        end_chunk(chunk.stage);
         const auto n_bytes = chunk.n_rows * chunk.copy->row_bytes;
         const auto done = done_bytes_ += n_bytes;
         if (progress) {
@@ -301,6 +317,7 @@ class Run {
           error_ = std::current_exception();
         }
         failed_ = true;
+        changed_.notify_all();
       }
     }
   }
@@ -317,12 +334,62 @@ class Run {
   }
 
  private:
+  struct StageState {
+    std::size_t num_left = 0; // chunks
+    bool is_beginning = false;
+    bool has_begun = false;
+    bool has_ended = false;
+  };
+
+  // Whether copies of a stage may run; not when something has failed.
+  bool begin(std::size_t idx) {
+    std::unique_lock lock(mutex_);
+    StageState& state = states_[idx];
+    changed_.wait(lock, [&] {
+      return failed_ || state.has_begun ||
+          (!state.is_beginning &&
+           (idx < depth_ || states_[idx - depth_].has_ended));
+    });
+    if (failed_ || state.has_begun) {
+      return !failed_;
+    }
+    state.is_beginning = true;
+    if (stages_[idx].begin) {
+      lock.unlock();
+      stages_[idx].begin();
+      lock.lock();
+    }
+    state.has_begun = true;
+    changed_.notify_all();
+    return true;
+  }
+
+  void end_chunk(std::size_t idx) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (--states_[idx].num_left > 0) {
+        return;
+      }
+    }
+    if (stages_[idx].end) {
+      stages_[idx].end();
+    }
+    const std::lock_guard lock(mutex_);
+    states_[idx].has_ended = true;
+    changed_.notify_all();
+  }
+
+  const std::vector<CopyStage>& stages_;
+  const std::size_t depth_;
   const std::vector<Chunk> chunks_;
   std::atomic<std::size_t> next_ = 0;
   std::atomic<std::uint64_t> done_bytes_ = 0;
   std::atomic<bool> failed_ = false;
   std::mutex mutex_;
-  std::exception_ptr error_; // guarded by mutex_ while threads run
+  std::condition_variable changed_;
+  // Guarded by mutex_ while threads run:
+  std::vector<StageState> states_;
+  std::exception_ptr error_;
 };
 
 /// Joins on every way out.
@@ -344,15 +411,32 @@ class Threads {
 
 } // namespace
 
-void run_copies(
-    const std::vector<RowCopy>& copies,
+RowCopy rows_of(const RowCopy& copy, std::uint64_t begin, std::uint64_t end) {
+  RowCopy part = copy;
+  part.offset += begin * copy.row_bytes;
+  part.n_rows = end - begin;
+  part.first_row += begin;
+  part.seed += begin * copy.row_elements;
+  for (auto& target : part.targets) {
+    if (target.data != nullptr) {
+      target.data += begin * target.row_bytes;
+    }
+  }
+  return part;
+}
+
+void run_stages(
+    const std::vector<CopyStage>& stages,
+    std::size_t depth,
     int n_threads,
     const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
   std::uint64_t total = 0;
-  for (const auto& copy : copies) {
-    total += copy.n_bytes();
+  for (const auto& stage : stages) {
+    for (const auto& copy : stage.copies) {
+      total += copy.n_bytes();
+    }
   }
-  Run run(cut(copies));
+  Run run(stages, depth);
   const auto n_workers = std::min<std::size_t>(
       static_cast<std::size_t>(std::max(1, n_threads)), run.size());
   {
@@ -370,6 +454,13 @@ void run_copies(
   if (progress) {
     progress(total, total);
   }
+}
+
+void run_copies(
+    const std::vector<RowCopy>& copies,
+    int n_threads,
+    const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+  run_stages({{copies, {}, {}}}, 1, n_threads, progress);
 }
 
 } // namespace qwen3_mlx

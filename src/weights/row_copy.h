@@ -66,6 +66,28 @@ struct RowCopy {
   }
 };
 
+/// Rows [begin, end) of a copy. Rows of heads that are permuted stay together:
+/// then both are multiples of permuted_head_dim, or the copy's end.
+RowCopy rows_of(const RowCopy& copy, std::uint64_t begin, std::uint64_t end);
+
+/// Copies and what belongs to them. Both functions are called once, on any
+/// thread: before the first of the copies begins, and when all have ended.
+struct CopyStage {
+  std::vector<RowCopy> copies; ///< At least one.
+  std::function<void()> begin;
+  std::function<void()> end;
+};
+
+/// Performs the copies of all stages as run_copies() does. Several stages are
+/// under way at once: one begins when the one `depth` places ahead of it has
+/// ended.
+void run_stages(
+    const std::vector<CopyStage>& stages,
+    std::size_t depth,
+    int n_threads,
+    const std::function<void(std::uint64_t done, std::uint64_t total)>&
+        progress);
+
 /// Performs all copies on `n_threads` threads, the calling one among them, and
 /// reports bytes done on the calling one. Throws the first error: TensorError
 /// for a file that ends early or a scale that float16 does not hold.

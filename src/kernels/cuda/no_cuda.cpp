@@ -3,6 +3,7 @@
 // matrix is ever put into blocks, so nothing else is ever called.
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/step_graph.h"
+#include "kernels/cuda/uploads.h"
 #include "qwen3_mlx/error.h"
 
 namespace qwen3_mlx::cuda {
@@ -36,7 +37,31 @@ make_blocks(const Matrix&, const std::shared_ptr<Runtime>&) {
   return std::nullopt;
 }
 
-void fill_blocks(const Matrix&, const Matrix&) {
+mx::array reserved_array(const mx::Shape&, mx::Dtype) {
+  fail();
+}
+
+struct Uploads::State {};
+
+Uploads::Uploads(std::shared_ptr<Runtime>, std::size_t) {
+  fail();
+}
+
+Uploads::~Uploads() = default;
+
+std::byte* Uploads::slot(int) const {
+  fail();
+}
+
+void Uploads::wait_for(int) {
+  fail();
+}
+
+void Uploads::start(int, const UploadedRows&) {
+  fail();
+}
+
+void Uploads::finish() {
   fail();
 }
 

@@ -20,21 +20,6 @@ std::optional<Float> float_of(mx::Dtype dtype) {
                                : std::nullopt;
 }
 
-SourceForm source_form(QuantMode mode) {
-  switch (mode) {
-  case QuantMode::mxfp4:
-    return SourceForm::mxfp4;
-  case QuantMode::mxfp8:
-    return SourceForm::mxfp8;
-  case QuantMode::nvfp4:
-    return SourceForm::nvfp4;
-  case QuantMode::affine:
-  case QuantMode::none:
-    break;
-  }
-  return SourceForm::affine;
-}
-
 } // namespace
 
 std::optional<std::string> why_unavailable() {
@@ -182,24 +167,6 @@ make_blocks(const Matrix& source, const std::shared_ptr<Runtime>& runtime) {
       source.format,
       nullptr,
       std::make_shared<Blocks>(Blocks{*layout, num_matrices, runtime})};
-}
-
-void fill_blocks(const Matrix& source, const Matrix& packed) {
-  const Blocks& blocks = *packed.blocks;
-  const auto pointer = [](const std::optional<mx::array>& array) {
-    return array ? device_pointer(*array) : nullptr;
-  };
-  pack(
-      blocks.runtime->launcher,
-      blocks.layout,
-      std::max(1, blocks.num_matrices),
-      {device_pointer(source.weight),
-       pointer(source.scales),
-       pointer(source.biases),
-       source.format.is_quantized() ? source.format.bits : 0,
-       source_form(source.format.mode)},
-      device_pointer(packed.weight));
-  check(cudaDeviceSynchronize(), "pack");
 }
 
 } // namespace qwen3_mlx::cuda

@@ -37,11 +37,8 @@ struct Blocks {
 std::optional<PackedLayout> layout_of(const Matrix& source);
 
 /// A matrix of the shape and format of `source` in blocks, allocated and not
-/// filled; nothing when the kernels lack the format.
+/// filled (Uploads); nothing when the kernels lack the format.
 std::optional<Matrix>
 make_blocks(const Matrix& source, const std::shared_ptr<Runtime>& runtime);
-
-/// Fills a matrix that make_blocks() made, and waits for it.
-void fill_blocks(const Matrix& source, const Matrix& packed);
 
 } // namespace qwen3_mlx::cuda
