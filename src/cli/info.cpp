@@ -151,8 +151,16 @@ Json config_json(const ModelArgs& args) {
 
 void print_fields(const Json& fields) {
   Table table({{""}, {""}});
+  constexpr std::size_t max_width = 80;
   for (const auto& [key, value] : fields.items()) {
-    if (!value.is_null()) {
+    if (value.is_array() && value.dump().size() > max_width) {
+      std::string name = key; // of the first row alone
+      for (const auto& each : value) {
+        table.add(
+            {name, each.is_string() ? each.get<std::string>() : each.dump()});
+        name.clear();
+      }
+    } else if (!value.is_null()) {
       table.add(
           {key, value.is_string() ? value.get<std::string>() : value.dump()});
     }

@@ -37,6 +37,9 @@ nlohmann::ordered_json system_info() {
   info["cpu_kernels_available"] = std::move(available);
   const auto reason = cuda::why_unavailable();
   info["cuda_kernels"] = reason ? "not used: " + *reason : "used";
+  if (!reason) {
+    info["cuda_kernels_leave_to_mlx"] = cuda::what_falls_back();
+  }
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page_size = sysconf(_SC_PAGESIZE);
   if (pages > 0 && page_size > 0) {

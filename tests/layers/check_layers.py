@@ -49,6 +49,7 @@ PUBLIC = {
     "models/": "models",
     "nn/": "nn",
     "error.h": "base",
+    "device_error.h": "base",
     "config.h": "base",
     "matrix.h": "kernels",
     "most_likely.h": "kernels",

@@ -10,16 +10,16 @@
 #include <utility>
 #include <vector>
 
-#include "qwen3_mlx/error.h"
+#include "qwen3_mlx/device_error.h"
 
 namespace qwen3_mlx::cuda {
 
-/// Throws Error naming `what` and CUDA's reason unless `status` is success.
+/// Throws DeviceError naming `what` and CUDA's reason unless `status` is
+/// success.
 inline void check(cudaError_t status, const char* what) {
   if (status != cudaSuccess) {
     cudaGetLastError(); // the sticky ones stay; others must not reach MLX
-    throw Error(
-        std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+    throw DeviceError(what, cudaGetErrorString(status));
   }
 }
 
@@ -55,7 +55,7 @@ inline cudaGraphNode_t newest_node(cudaStream_t stream, const char* what) {
       what);
 #endif
   if (count != 1) {
-    throw Error(std::string("CUDA: ") + what + ": was not captured");
+    throw DeviceError(what, "was not captured");
   }
   return nodes[0];
 }
@@ -66,7 +66,7 @@ enum class Start {
   together, ///< All blocks of threads at once, for they wait for each other.
 };
 
-/// Starts `kernel`; throws Error when it cannot.
+/// Starts `kernel`; throws DeviceError when it cannot.
 template <class... Args>
 void launch_as(
     Start start,

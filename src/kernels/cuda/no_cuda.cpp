@@ -20,6 +20,10 @@ std::optional<std::string> why_unavailable() {
   return "built without them";
 }
 
+std::vector<std::string> what_falls_back() {
+  return {};
+}
+
 std::shared_ptr<Runtime> make_runtime(bool) {
   fail();
 }

@@ -45,6 +45,19 @@ std::optional<std::string> why_unavailable() {
   return std::nullopt;
 }
 
+std::vector<std::string> what_falls_back() {
+  return {
+      "matrices of affine groups other than 32, 64 and 128, or of columns that "
+      "8 does not divide: there is no layout for them",
+      "experts in mxfp8 and nvfp4: products with these are made for few rows",
+      "attention in float32, to heads of dimensions other than 64, 96, 128 and "
+      "256, or of more than 16 query heads a key head (8 with a quantized "
+      "cache): no kernel was made for them",
+      "a quantized cache whose first positions are plain (quantized_kv_start), "
+      "and one that rotates: kernels know one form a cache",
+      "one long prompt alone: MLX's attention is faster there"};
+}
+
 std::shared_ptr<Runtime> make_runtime(bool exact) {
   if (const auto reason = why_unavailable()) {
     throw Error("CUDA kernels: " + *reason);

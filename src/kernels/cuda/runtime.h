@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "kernels/cuda/packed_layout.h"
 #include "mlx/array.h"
@@ -18,6 +19,9 @@ struct Runtime;
 
 /// Why these kernels cannot run here; nothing when they can.
 std::optional<std::string> why_unavailable();
+
+/// What they leave to MLX's operations where they run, and why; a line each.
+std::vector<std::string> what_falls_back();
 
 /// Throws Error when the kernels cannot run here. `exact`: what a row or a
 /// position gets does not depend, to the bit, on what is computed beside it.
