@@ -3,7 +3,8 @@
 // Every set gives the same bits: a vector lane belongs to one output, integer
 // dots are exact, float sums run in one order and each multiply-add rounds
 // once. So results depend on neither the machine, the number of threads, nor
-// what else is in the batch. The exception: avx512bf16 (attention_dots_inl.h).
+// what else is in the batch. The exception: avx512bf16, in attention and in
+// products with bfloat16 matrices.
 #pragma once
 
 #include <cstddef>
