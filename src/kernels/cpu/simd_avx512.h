@@ -20,8 +20,7 @@ inline constexpr int kLanes = 16;
 // 12 float and 12 integer sums, unpacked weights, masks and scales: within 32
 // registers.
 inline constexpr int kMaxRows = 12;
-// 24 sums, of two tiles: a broadcast, which these machines do once a cycle,
-// serves two multiply-adds.
+// 24 sums, of two tiles, which share what is read of activations.
 inline constexpr int kMaxFloatRows = 12;
 // Running sums that fit the registers beside their factors.
 inline constexpr int kSums = 24;
