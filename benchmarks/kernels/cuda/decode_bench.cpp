@@ -23,6 +23,7 @@
 #include "device_timer.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/prefill_attention.h"
+#include "kernels/cuda/warpgroup_few_rows.h"
 #include "kernels/cuda/warpgroup_gemm.h"
 #include "report.h"
 
@@ -73,6 +74,8 @@ std::vector<Product> products_of(const Model& m, int bits) {
       {"lm_head", layout(m.vocab, m.hidden), true, false, false}};
   return all;
 }
+
+enum class ExpertParts { sorting, gate_up, down, all };
 
 class Bench {
  public:
@@ -143,6 +146,50 @@ class Bench {
           .us = us,
           .n_bytes = static_cast<double>(n_bytes),
           .flops = 2 * values * rows});
+    }
+  }
+
+  // A mixture's sorting, alone and with each of its two products.
+  void experts(const Model& m) {
+    const auto parts = products_of(m, 4);
+    const auto stack = [&](std::size_t part) {
+      return parts[part].layout.n_bytes() * static_cast<std::size_t>(m.experts);
+    };
+    auto* const gate_up = allocate(stack(2), true);
+    auto* const down = allocate(stack(3), true);
+    auto* const experts =
+        reinterpret_cast<std::uint32_t*>(allocate(1 << 16, false));
+    for (const int rows : {16, 32, 128, 256}) {
+      draw_experts(m, rows, experts);
+      for (const ExpertParts which :
+           {ExpertParts::sorting, ExpertParts::gate_up, ExpertParts::down}) {
+        GemvArgs first = args_of(parts[2], gate_up, x_, y_, rows * 8);
+        GemvArgs second = args_of(parts[3], down, x_, y_, rows * 8);
+        second.residual = nullptr;
+        first.num_experts = second.num_experts = m.experts;
+        const double us = time_(
+            [&] { run_grouped(first, second, experts, m.experts, which); }, 3);
+        const bool has_product = which != ExpertParts::sorting;
+        report_->add(KernelFigure{
+            .model = m.name,
+            .kernel = !has_product              ? "sorting"
+                : which == ExpertParts::gate_up ? "sorting, gate+up"
+                                                : "sorting, down",
+            .shape = std::to_string(m.experts) + " experts",
+            .rows = rows,
+            .overlap = launcher_.overlap,
+            .us = us,
+            .n_bytes = has_product ? static_cast<double>(stack(
+                                         which == ExpertParts::gate_up ? 2 : 3))
+                                   : 0.0,
+            .flops = 0});
+      }
+    }
+    for (void* memory :
+         {static_cast<void*>(gate_up),
+          static_cast<void*>(down),
+          static_cast<void*>(experts)}) {
+      cudaFree(memory);
     }
   }
 
@@ -274,18 +321,7 @@ class Bench {
     auto* routed = reinterpret_cast<std::uint32_t*>(allocate(1 << 16, false));
     auto* experts = reinterpret_cast<std::uint32_t*>(allocate(1 << 16, false));
     if (m.experts > 0) {
-      std::vector<std::uint32_t> drawn;
-      std::mt19937 rng(5);
-      std::vector<std::uint32_t> all(static_cast<std::size_t>(m.experts));
-      std::iota(all.begin(), all.end(), 0U);
-      for (int row = 0; row < rows; ++row) {
-        std::shuffle(all.begin(), all.end(), rng);
-        drawn.insert(drawn.end(), all.begin(), all.begin() + 8);
-      }
-      check(
-          cudaMemcpy(
-              experts, drawn.data(), drawn.size() * 4, cudaMemcpyHostToDevice),
-          "copy");
+      draw_experts(m, rows, experts);
     }
     auto* mix = reinterpret_cast<float*>(allocate(1 << 16, false));
     std::uint8_t* x = x_;
@@ -367,6 +403,21 @@ class Bench {
   }
 
  private:
+  // Eight different experts for each row.
+  static void draw_experts(const Model& m, int rows, std::uint32_t* to) {
+    std::vector<std::uint32_t> drawn;
+    std::mt19937 rng(5);
+    std::vector<std::uint32_t> all(static_cast<std::size_t>(m.experts));
+    std::iota(all.begin(), all.end(), 0U);
+    for (int row = 0; row < rows; ++row) {
+      std::shuffle(all.begin(), all.end(), rng);
+      drawn.insert(drawn.end(), all.begin(), all.begin() + 8);
+    }
+    check(
+        cudaMemcpy(to, drawn.data(), drawn.size() * 4, cudaMemcpyHostToDevice),
+        "copy");
+  }
+
   // Of keys, or of values, of `length` positions.
   static std::size_t
   kv_bytes(const Model& m, int length, const KvForm& form = {}) {
@@ -410,6 +461,10 @@ class Bench {
       gemv(launcher_, args);
       return;
     }
+    if (prefers_few_rows(launcher_, p.layout, Float::bf16, rows)) {
+      few_rows_gemm(launcher_, args, {});
+      return;
+    }
     if (by_warpgroups) {
       const ArrangedForm form = arranged_form(p.layout, rows);
       arrange_rows(
@@ -450,7 +505,8 @@ class Bench {
       GemvArgs gate_up,
       GemvArgs down,
       const std::uint32_t* experts,
-      int num_experts) const {
+      int num_experts,
+      ExpertParts which = ExpertParts::all) const {
     const int pairs = gate_up.num_rows;
     const bool arranges =
         supports_warpgroup_gemm(launcher_, gate_up.layout, Float::bf16);
@@ -480,6 +536,11 @@ class Bench {
         grouped_gemm(launcher_, args, rows);
         return;
       }
+      if (prefers_few_expert_rows(
+              launcher_, args.layout, Float::bf16, tile_rows)) {
+        few_rows_gemm(launcher_, args, rows);
+        return;
+      }
       const ArrangedForm form = arranged_form(args.layout, tile_rows);
       arrange_rows(
           launcher_,
@@ -496,10 +557,14 @@ class Bench {
       warpgroup_gemm(
           launcher_, args, form, normed_, rows, workspace_, counters_);
     };
-    multiply(gate_up);
+    if (which == ExpertParts::gate_up || which == ExpertParts::all) {
+      multiply(gate_up);
+    }
     rows.in_rows = nullptr;
     rows.out_rows = ints + 4096;
-    multiply(down);
+    if (which == ExpertParts::down || which == ExpertParts::all) {
+      multiply(down);
+    }
   }
 
   void attend(
@@ -569,8 +634,11 @@ void measure(Bench& bench, const Model& m) {
     bench.attention(m, 512, 1);
     bench.step(m, 4, 512, 1);
   }
-  for (const int rows : {8, 32, 128, 512}) {
+  for (const int rows : {8, 16, 32, 128, 512}) {
     bench.products(m, 4, rows);
+  }
+  if (m.experts > 0) {
+    bench.experts(m);
   }
   bench.products(m, 8, 1);
   bench.attention(m, 32768, 1);
@@ -580,6 +648,7 @@ void measure(Bench& bench, const Model& m) {
     bench.attention(m, 512, 32, {bits, 64});
   }
   bench.attention(m, 512, 32);
+  bench.attention(m, 160, 32);
   bench.prefill(m, 4096);
   bench.step(m, 4, 512, 8);
   for (const int rows : {16, 32, 64, 128, 256}) {

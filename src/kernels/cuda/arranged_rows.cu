@@ -1,29 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "kernels/cuda/arranged_rows.h"
 
-#include "kernels/cuda/device_code.cuh"
+#include "kernels/cuda/arranged_sums.cuh"
 
 namespace qwen3_mlx::cuda {
 namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-
-// A sum as bfloat16 numbers that add up to it.
-struct Parts {
-  float high;
-  float middle;
-  float low;
-
-  __device__ __forceinline__ explicit Parts(float sum) {
-    const auto rounded = [](float value) {
-      return __bfloat162float(__float2bfloat16(value));
-    };
-    high = rounded(sum);
-    middle = rounded(sum - high);
-    low = rounded(sum - high - middle);
-  }
-};
 
 // A block of threads takes eight rows of a tile; a warp 128 of their columns at
 // a time, a lane one chunk of each 32 columns of one row.
@@ -146,7 +130,7 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   const float offset = code_offset(args.layout.bits);
-  const auto both = [&](float part) { return pack_bf16(-offset * part, part); };
+  const auto both = [&](float part) { return sum_pair(offset, part); };
   unsigned out[4] = {};
   if (group_quarters == 1) {
 #pragma unroll

@@ -5,7 +5,7 @@
 // Blocks of threads are (split of the positions, key head, sequence). Warps
 // meet in shared memory, splits in a workspace, where the last one to arrive
 // adds all up in order. How positions are split depends on the sequence's own
-// length alone, and so does every sum.
+// length and on whether there are few or many sequences, and so does every sum.
 #include <algorithm>
 
 #include "kernels/cuda/decode_launch.h"
@@ -36,6 +36,26 @@ void start(
   } else {
     start_plain_decode(launcher, args, sequences);
   }
+}
+
+// Positions that a split is to have: more of them where heads of sequences are
+// half as many as multiprocessors, so that fewer splits meet.
+int min_split_of(
+    const Launcher& launcher,
+    const DecodeAttentionArgs& args,
+    std::size_t count) {
+  constexpr int kWideSplit = 256;
+  const auto heads = static_cast<int>(count) * args.num_kv_heads;
+  return args.kv.is_quantized() || 2 * heads < launcher.num_sms ? kMinSplit
+                                                                : kWideSplit;
+}
+
+// What at most `splits` splits of kMinSplit positions or more come to. Beyond
+// half of the most, splits have more positions already.
+int wider(int splits, int min_split) {
+  return splits > kMaxSplits / 2
+      ? splits
+      : (splits * kMinSplit + min_split - 1) / min_split;
 }
 
 bool shares_heads(int num_heads, int num_kv_heads, int most) {
@@ -80,17 +100,28 @@ void decode_attention(
     const Launcher& launcher,
     const DecodeAttentionArgs& args,
     std::span<const DecodeSequence> sequences) {
+  DecodeAttentionArgs with_split = args;
+  with_split.min_split = min_split_of(launcher, args, sequences.size());
   start(
       launcher,
-      args,
-      {.given = sequences, .max_splits = most_splits(args, sequences)});
+      with_split,
+      {.given = sequences,
+       .max_splits =
+           wider(most_splits(args, sequences), with_split.min_split)});
 }
 
 void decode_attention(
     const Launcher& launcher,
     const DecodeAttentionArgs& args,
     const DecodeTable& table) {
-  start(launcher, args, {.table = &table, .max_splits = table.max_splits});
+  DecodeAttentionArgs with_split = args;
+  with_split.min_split =
+      min_split_of(launcher, args, static_cast<std::size_t>(table.count));
+  start(
+      launcher,
+      with_split,
+      {.table = &table,
+       .max_splits = wider(table.max_splits, with_split.min_split)});
 }
 
 } // namespace qwen3_mlx::cuda

@@ -17,11 +17,12 @@ inline constexpr int kMinSplit = kDecodeWarps * kDecodeTile;
 inline constexpr int kPlainHeads = 16;
 inline constexpr int kQuantizedHeads = 8;
 
-/// Positions of one split of a sequence that has `length` of them.
-QWEN3_MLX_HOST_DEVICE constexpr int split_size(int length) {
-  const int splits = length / kMinSplit < kMaxSplits
-      ? (length + kMinSplit - 1) / kMinSplit
-      : kMaxSplits;
+/// Positions of one split of a sequence that has `length` of them, where a
+/// split is to have `least`.
+QWEN3_MLX_HOST_DEVICE constexpr int
+split_size(int length, int least = kMinSplit) {
+  const int splits =
+      length / least < kMaxSplits ? (length + least - 1) / least : kMaxSplits;
   const int each = (length + splits - 1) / splits;
   return (each + kMinSplit - 1) / kMinSplit * kMinSplit;
 }

@@ -49,7 +49,8 @@ struct Look {
         split(static_cast<int>(blockIdx.x)) {
     const int oldest = args.window > 0 ? max(0, position + 1 - args.window) : 0;
     const int length = position + 1 - oldest;
-    const int size = split_size(length);
+    const int size =
+        split_size(length, args.min_split > 0 ? args.min_split : kMinSplit);
     splits = (length + size - 1) / size;
     begin = oldest + split * size;
     end = min(position + 1, begin + size);

@@ -265,6 +265,7 @@ struct DecodeAttentionArgs {
   float* workspace = nullptr;     ///< decode_workspace() floats.
   unsigned* counters = nullptr;   ///< n * num_kv_heads zeros, and left so.
   KvForm kv;
+  int min_split = 0; ///< Positions of a split; set by decode_attention().
 };
 
 /// Of launches whose first argument are DecodeAttentionArgs.

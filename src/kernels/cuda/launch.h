@@ -66,10 +66,12 @@ enum class Start {
   together, ///< All blocks of threads at once, for they wait for each other.
 };
 
-/// Starts `kernel`; throws DeviceError when it cannot.
+/// Starts `kernel`; throws DeviceError when it cannot. `cluster` blocks,
+/// neighbours in the grid, can read each other's shared memory.
 template <class... Args>
-void launch_as(
+void launch_clusters(
     Start start,
+    int cluster,
     const Launcher& launcher,
     const char* name,
     void (*kernel)(Args...),
@@ -77,7 +79,9 @@ void launch_as(
     int block,
     std::size_t shared_bytes,
     Args... args) {
-  if (shared_bytes > 48 * 1024) {
+  // 48 KiB are a kernel's without asking, fixed ones included.
+  constexpr std::size_t kMostFixed = 16 * 1024;
+  if (shared_bytes + kMostFixed > 48 * 1024) {
     check(
         cudaFuncSetAttribute(
             reinterpret_cast<const void*>(kernel),
@@ -90,20 +94,50 @@ void launch_as(
   config.blockDim = dim3(static_cast<unsigned>(block));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = launcher.stream;
-  cudaLaunchAttribute attribute{};
+  cudaLaunchAttribute attributes[2]{};
+  config.attrs = attributes;
   if (start == Start::together) {
+    auto& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeCooperative;
     attribute.val.cooperative = 1;
-  } else {
+  } else if (launcher.overlap) {
+    auto& attribute = attributes[config.numAttrs++];
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
   }
-  config.attrs = &attribute;
-  config.numAttrs = start == Start::together || launcher.overlap ? 1 : 0;
+  if (cluster > 1) {
+    auto& attribute = attributes[config.numAttrs++];
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = static_cast<unsigned>(cluster);
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+  }
   check(cudaLaunchKernelEx(&config, kernel, args...), name);
   if (launcher.recorded != nullptr) {
     launcher.recorded->emplace_back(name, newest_node(launcher.stream, name));
   }
+}
+
+template <class... Args>
+void launch_as(
+    Start start,
+    const Launcher& launcher,
+    const char* name,
+    void (*kernel)(Args...),
+    dim3 grid,
+    int block,
+    std::size_t shared_bytes,
+    Args... args) {
+  launch_clusters(
+      start,
+      /* cluster */ 1,
+      launcher,
+      name,
+      kernel,
+      grid,
+      block,
+      shared_bytes,
+      args...);
 }
 
 template <class... Args>

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/cuda/primitive.h"
+#include "kernels/cuda/warpgroup_few_rows.h"
 #include "kernels/cuda/warpgroup_gemm.h"
 #include "mlx/ops.h"
 #include "qwen3_mlx/error.h"
@@ -77,6 +78,11 @@ class LinearPrimitive final : public CudaPrimitive {
 
  private:
   void run_warpgroups(Operands& operands, GemvArgs args) const {
+    if (prefers_few_rows(
+            operands.launcher(), layout_, args.type, args.num_rows)) {
+      few_rows_gemm(operands.launcher(), args, {});
+      return;
+    }
     const ArrangedForm form = arranged_form(layout_, args.num_rows);
     const int tiles = (args.num_rows + form.tile_rows - 1) / form.tile_rows;
     void* const arranged =

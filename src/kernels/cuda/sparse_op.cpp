@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/cuda/primitive.h"
+#include "kernels/cuda/warpgroup_few_rows.h"
 #include "kernels/cuda/warpgroup_gemm.h"
 #include "mlx/ops.h"
 #include "qwen3_mlx/error.h"
@@ -186,6 +187,11 @@ class SparsePrimitive final : public CudaPrimitive {
       GemvArgs args,
       const GroupedRows& rows,
       int max_tiles) {
+    if (prefers_few_expert_rows(
+            launcher, args.layout, args.type, rows.tile_rows)) {
+      few_rows_gemm(launcher, args, rows);
+      return;
+    }
     const ArrangedForm form = arranged_form(args.layout, rows.tile_rows);
     void* const arranged = operands.temporary(
         static_cast<std::size_t>(max_tiles) * form.tile_bytes());

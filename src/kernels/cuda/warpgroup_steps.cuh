@@ -67,7 +67,11 @@ struct RowOperands {
   unsigned low; // the same in all threads, and known to be
 
   __device__ __forceinline__ explicit RowOperands(const void* rows)
-      : low(__shfl_sync(0xffffffffU, shared_address(rows) >> 4 | N << 16, 0)) {}
+      : low(__shfl_sync(
+            0xffffffffU,
+            // Of 18 bits; a block of a cluster has its rank above.
+            (shared_address(rows) >> 4 & 0x3fffU) | N << 16,
+            0)) {}
   __device__ __forceinline__ std::uint64_t at(int chunk) const {
     return std::uint64_t{128 >> 4} << 32 |
         (low + static_cast<unsigned>(chunk * N));
@@ -106,12 +110,12 @@ struct Stages {
 
 // Multiplies codes as they are and scales sums group by group: 128 columns of
 // 64 rows a step.
-template <int Bits, int Group, int N>
+// Sums of as many groups are kept apart as registers allow.
+template <int Bits, int Group, int N, int kBuffers = N == 32 ? 1 : 2>
 class ExactSteps {
   using Blocks = RowBlocks<Bits, Group>;
   static constexpr int kGroups = Blocks::kGroups;
   static constexpr int kQuarters = 4 / kGroups;
-  static constexpr int kBuffers = N == 32 ? 1 : 2; // as registers allow
 
  public:
   __device__ __forceinline__ void

@@ -165,6 +165,9 @@ TEST_F(DecodeAttentionTest, HandlesUnequalLengthsTogether) {
   for (int i = 0; i < 70; ++i) {
     many.push_back(i * 7);
   }
+  for (const int offset : {1023, 1024, 2100, 5000, 9000}) {
+    many.push_back(offset);
+  }
   compare({.num_heads = 4, .num_kv_heads = 2, .offsets = many});
 }
 

@@ -15,8 +15,12 @@ class ExpertProductTest : public ProductTest {
   static constexpr int kTopK = 4;
 
   /// Relative error of tokens that go to random experts, by way of tiles of
-  /// that many rows.
-  double error_of_experts(int tokens, int tile_rows, const Multiply& multiply) {
+  /// that many rows, and that are normed by the first product if `norm`.
+  double error_of_experts(
+      int tokens,
+      int tile_rows,
+      const Multiply& multiply,
+      bool norm = false) {
     constexpr int E = kExperts;
     const int pairs = tokens * kTopK;
     const PackedLayout in{192, 256, 4, 64, Float::bf16}; // gate and up
@@ -33,6 +37,12 @@ class ExpertProductTest : public ProductTest {
     }
     const auto x = Numbers::random(
         rng_, Float::bf16, static_cast<std::size_t>(tokens) * 256);
+    const auto norm_weight = Numbers::random(rng_, Float::bf16, 256, 0.3F, 1);
+    constexpr float eps = 1e-5F;
+    const auto rows_of_x = norm
+        ? normed(x.values, norm_weight.values, static_cast<double>(eps))
+        : x.values;
+    const DeviceArray<std::uint8_t> norm_d(norm_weight.bytes);
     const DeviceArray<std::uint32_t> experts_d(experts);
     const DeviceArray<std::uint8_t> x_d(x.bytes);
     const DeviceArray<int> sorted(P);
@@ -62,6 +72,8 @@ class ExpertProductTest : public ProductTest {
          .x = x_d.get(),
          .y = hidden.get(),
          .num_rows = pairs,
+         .norm = norm ? norm_d.get() : nullptr,
+         .norm_eps = eps,
          .gated = true,
          .num_experts = E},
         rows);
@@ -84,7 +96,7 @@ class ExpertProductTest : public ProductTest {
     std::vector<double> expected;
     for (std::size_t pair = 0; pair < P; ++pair) {
       const auto e = std::size_t{experts[pair]};
-      const double* const v = x.values.data() + pair / kTopK * 256;
+      const double* const v = rows_of_x.data() + pair / kTopK * 256;
       std::vector<double> h(96);
       for (std::size_t c = 0; c < 96; ++c) {
         const double* const gate = gate_up.values.data() + (e * 192 + c) * 256;
